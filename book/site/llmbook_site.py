@@ -1,0 +1,160 @@
+"""The Sphinx extension of both editions: explorers without a kernel, everything from this site, two languages.
+
+- the explorers' modules as classic scripts (they work from ``file://`` too), their loader and their styles;
+- MathJax from a Python package instead of a CDN; nothing that calls another host;
+- a link to the same page in the other edition; a search that finds Chinese compounds;
+- the directive ``{explorer}``, for an explorer on a page that is no notebook.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+from sphinx.application import Sphinx
+from sphinx.search import languages
+from sphinx.search.zh import SearchChinese
+from sphinx.util.docutils import SphinxDirective
+
+from llmbook.widgets import EXPLORERS
+from llmbook.widgets.base import bundle, styles
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+EDITIONS = {"en": ("English", ROOT), "zh": ("中文", ROOT / "zh")}
+
+
+def configure(app: Sphinx, config: Any) -> None:
+    """What both editions have in common, so that their two _config.yml say only what differs."""
+    config.templates_path = [str(HERE / "templates")]
+    config.html_static_path = [str(HERE / "static")]
+    config.html_logo, config.html_favicon = str(HERE / "assets" / "logo.svg"), str(HERE / "assets" / "favicon.svg")
+    config.mathjax_path = "mathjax/tex-mml-chtml.js"
+    config.nb_ipywidgets_js = {}
+    config.nb_mime_priority_overrides = [
+        ("html", "text/html", 5),
+        ("html", "application/vnd.jupyter.widget-view+json", None),
+    ]
+    config.html_context["default_mode"] = "auto"
+    config.html_theme_options |= {
+        "navbar_persistent": [],
+        "article_header_end": ["language.html", "article-header-buttons.html"],
+        "use_download_button": True,
+        "show_toc_level": 2,
+    }
+    config.bibtex_bibfiles = [os.path.relpath(ROOT / "book" / "references.bib", app.srcdir)]
+    config.bibtex_reference_style = "author_year"
+
+
+def edition(app: Sphinx) -> str:
+    """``"en"`` or ``"zh"``."""
+    return "zh" if str(app.config.language).startswith("zh") else "en"
+
+
+def other_edition(app: Sphinx, pagename: str) -> dict[str, str]:
+    """Code, name and relative address of this page in the other edition.
+
+    The site holds the two side by side; a lone ``jupyter-book build`` leaves each in its own ``_build/html``.
+    """
+    mine = edition(app)
+    theirs = "en" if mine == "zh" else "zh"
+    out = Path(app.outdir)
+    root = out.parent / theirs if out.name == mine else EDITIONS[theirs][1] / "_build" / "html"
+    page = os.path.relpath(root / f"{pagename}.html", (out / pagename).parent)
+    return {"code": theirs, "name": EDITIONS[theirs][0], "href": Path(page).as_posix()}
+
+
+def prepare_page(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Language link; and sphinx-thebe off the page: it would call a CDN, and nothing here uses it."""
+    context["other_edition"] = other_edition(app, pagename)
+
+    def wanted(asset: Any) -> bool:
+        text = f"{getattr(asset, 'filename', asset)} {getattr(asset, 'attributes', {}).get('body', '')}"
+        return "thebe" not in text.lower()
+
+    for files in ("script_files", "css_files"):
+        context[files] = [asset for asset in context[files] if wanted(asset)]
+
+
+def classic(name: str) -> str:
+    """An explorer's module as a classic script that hands itself to the loader."""
+    code = re.sub(r"^export default ", "const explorer = ", bundle(name), flags=re.M)
+    return f'(function () {{\n"use strict";\n{code}\nllmExplorers.define("{name}", explorer);\n}})();\n'
+
+
+def write_assets(app: Sphinx, exception: Exception | None) -> None:
+    """The files that pages load besides Sphinx's own."""
+    if exception or app.builder.format != "html":
+        return
+    static = Path(app.outdir) / "_static"
+    names = [explorer.files for explorer in EXPLORERS.values()]
+    folder = static / "explorers"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / f"{name}.js").write_text(classic(name), "utf8")
+    (folder / "explorers.css").write_text(styles(*names), "utf8")
+    write_mathjax(static / "mathjax")
+
+
+def write_mathjax(folder: Path) -> None:
+    """MathJax with its fonts, and the TeX extensions that it loads when a page needs one."""
+    spec = importlib.util.find_spec("sphinx-mathjax-offline")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("sphinx-mathjax-offline is not installed: pip install -r requirements.txt")
+    source = Path(spec.submodule_search_locations[0]) / "static" / "mathjax"
+    parts = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions", "a11y", "sre")
+    for part in parts:
+        if (folder / part).exists():
+            continue
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (source / part).is_dir() else shutil.copy
+        copy(source / part, folder / part)
+
+
+class ExplorerDirective(SphinxDirective):
+    """```` ```{explorer} AttentionExplorer ```` with keyword arguments as JSON in the body, if any."""
+
+    required_arguments = 1
+    has_content = True
+    option_spec = {"name": directives.unchanged}
+
+    def run(self) -> list[nodes.Node]:
+        """The explorer's HTML as a raw node."""
+        name = self.arguments[0]
+        if name not in EXPLORERS:
+            raise self.error(f"explorer: expected one of {', '.join(EXPLORERS)}, got {name!r}")
+        try:
+            explorer = EXPLORERS[name](**json.loads("\n".join(self.content) or "{}"))
+        except Exception as problem:
+            raise self.error(f"explorer {name}: {problem}") from None
+        return [nodes.raw("", explorer.to_html(), format="html")]
+
+
+class ChineseSearch(SearchChinese):
+    """Sphinx cuts Chinese pages into words but not what the reader types, so a compound finds nothing.
+
+    The browser's side cuts the query by the longest word that the index knows; a character that begins no word of
+    the index is passed over.
+    """
+
+    js_splitter_code = (HERE / "static" / "split_query.js").read_text("utf8")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register with Sphinx."""
+    languages["zh"] = ChineseSearch  # type: ignore[assignment]
+    app.connect("config-inited", configure, priority=10)
+    app.connect("html-page-context", prepare_page, priority=900)
+    app.connect("build-finished", write_assets)
+    app.add_directive("explorer", ExplorerDirective)
+    app.add_css_file("explorers/explorers.css")
+    app.add_css_file("book.css")
+    app.add_js_file("book.js")
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
