@@ -11,10 +11,10 @@ help:            ## this list
 	@sh tools/environment.sh
 
 serve: .venv/.ready   ## build both editions and serve them (PORT=8000)
-	@$(BIN)/python tools/site.py serve --port $(PORT)
+	@$(BIN)/python tools/website.py serve --port $(PORT)
 
 book: .venv/.ready    ## build both editions into _build/site
-	@$(BIN)/python tools/site.py build
+	@$(BIN)/python tools/website.py build
 
 lab: .venv/.ready     ## open JupyterLab on the notebooks
 	@$(BIN)/jupyter lab notebooks

@@ -40,7 +40,7 @@ MASKS = LIVE_MASKS | {
     "queries": lambda t_q, t_k: torch.arange(t_q)[:, None] % 2 == 0,
     "strictly causal": lambda t_q, t_k: torch.ones(t_q, t_k, dtype=torch.bool).tril(-1),
 }
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 5e-3, torch.bfloat16: 4e-2}
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 paths = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
 masks = pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
@@ -58,7 +58,7 @@ def device(request):
 
 
 def normal(*shape, seed=0, dtype=torch.float64, device="cpu"):
-    generator = torch.Generator().manual_seed(seed + sum(shape))
+    generator = torch.Generator().manual_seed(hash((seed, *shape)))
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(device, dtype).requires_grad_()
 
 
@@ -77,13 +77,13 @@ def gradients(output, inputs):
     return torch.autograd.grad((output * weights).sum(), inputs)
 
 
-def assert_close(actual, expected):
-    """Equal to within ``TOLERANCE``, times the largest entry where that is above 1."""
+def assert_close(actual, expected, slack=1):
+    """Equal to within ``slack`` times ``TOLERANCE``, relative to the largest entry where that is above 1."""
     if isinstance(actual, Tensor):
         actual, expected = [actual], [expected]
     for x, y in zip(actual, expected, strict=True):
         tolerance = 1e-5 if x.is_cuda and x.dtype == torch.float32 else TOLERANCE[x.dtype]
-        torch.testing.assert_close(x, y, rtol=0, atol=tolerance * max(1.0, y.abs().max().item()))
+        torch.testing.assert_close(x, y, rtol=0, atol=slack * tolerance * max(1.0, y.abs().max().item()))
 
 
 def numpy_attention(q, k, v, mask=None):
@@ -131,7 +131,7 @@ def test_output_and_gradients_match_torchs_kernel(path, mask, dtype, device):
     expected = F.scaled_dot_product_attention(*inputs, attn_mask=mask if mask is None else torch.atleast_2d(mask))
     output = path(*inputs, mask)
     assert_close(output, expected)
-    assert_close(gradients(output, inputs), gradients(expected, inputs))
+    assert_close(gradients(output, inputs), gradients(expected, inputs), slack=4)
 
 
 @paths
@@ -195,15 +195,18 @@ def cases(draw):
     return normal(h, t_q, d_k, seed=seed), normal(h, t_k, d_k, seed=seed + 1), normal(h, t_k, d_v, seed=seed + 2), mask
 
 
+sizes = st.sampled_from([1.0, 1e6])  # at 1e6 a mask of -1e9 or so would leak
+
+
 def permutation(n, seed):
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
 
 
 @quick
-@given(cases())
-def test_weights_are_a_distribution_over_the_allowed_keys(case):
+@given(cases(), sizes)
+def test_weights_are_a_distribution_over_the_allowed_keys(case, size):
     q, k, _, mask = case
-    weights = attention_weights(q, k, mask)
+    weights = attention_weights(q * size, k, mask)
     assert (weights >= 0).all()
     assert (weights[~mask] == 0).all()
     assert_close(weights.sum(-1), mask.any(-1).double())
@@ -242,10 +245,10 @@ def test_order_of_the_keys_does_not_matter(path, case, seed):
 
 @paths
 @quick
-@given(cases())
-def test_output_lies_between_the_allowed_values(path, case):
+@given(cases(), sizes)
+def test_output_lies_between_the_allowed_values(path, case, size):
     q, k, v, mask = case
-    output = path(q, k, v, mask)
+    output = path(q * size, k, v, mask)
     forbidden, live = ~mask[..., None], mask.any(-1)
     least = v[:, None].masked_fill(forbidden, torch.inf).amin(-2)
     most = v[:, None].masked_fill(forbidden, -torch.inf).amax(-2)
@@ -263,6 +266,12 @@ def test_every_tile_size_gives_the_explicit_output_and_gradients(case, tile, mas
     assert_close(gradients(tiled, inputs), gradients(explicit, inputs))
 
 
+def test_default_tiles_give_the_explicit_output():
+    q, k, v = normal(300, D_K), normal(1100, D_K), normal(1100, D_V)
+    mask = make(MASKS["strictly causal"], 300, 1100)
+    assert_close(tiled_attention(q, k, v, mask), attention(q, k, v, mask)[0])
+
+
 @paths
 @quick
 @given(cases())
@@ -273,19 +282,12 @@ def test_inputs_stay_as_they_were(path, case):
 
 
 @paths
-@exact_dtypes
 @masks
-def test_huge_scores_stay_finite(path, dtype, mask):
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16], ids=str)
+def test_huge_scores_stay_finite(path, mask, dtype):
     inputs = with_largest_score(1e4, dtype)
     output = path(*inputs, make(mask))
     assert all(x.isfinite().all() for x in (output, *gradients(output, inputs)))
-
-
-@masks
-def test_huge_scores_stay_finite_in_half_precision(mask):
-    inputs = with_largest_score(1e4, torch.float16)
-    output, weights = attention(*inputs, make(mask))
-    assert all(x.isfinite().all() for x in (output, weights, *gradients(output, inputs)))
 
 
 def with_largest_score(size, dtype):
@@ -386,7 +388,8 @@ def test_layer_matches_torchs_layer(options, cross, mask, dtype, listening, devi
     output = ours(x, context, mask)
 
     assert_close(output, expected)
-    assert_close(gradients(output, [*inputs, *ours.parameters()]), gradients(expected, [*inputs, *theirs.parameters()]))
+    actual, wanted = (gradients(y, [*inputs, *m.parameters()]) for y, m in ((output, ours), (expected, theirs)))
+    assert_close(actual, wanted, slack=4)
     if listening:
         assert_close(heard, [weights])
 
@@ -499,6 +502,11 @@ REFUSED = [
         ValueError,
         "mask: expected a shape that broadcasts to (3, 5, 7), got (2, 1, 5, 7)",
     ),
+    (
+        {"q": Q[0, 0], "k": K[0, 0], "mask": TRUE.expand(H, T_Q, T_K)},
+        ValueError,
+        "mask: expected a shape that broadcasts to (5, 7), got (3, 5, 7)",
+    ),
 ]
 refused = pytest.mark.parametrize(("wrong", "error", "message"), REFUSED, ids=[message for *_, message in REFUSED])
 
@@ -538,6 +546,19 @@ def test_layer_names_the_input_of_the_wrong_shape(name, shape):
     inputs = {"x": torch.zeros(B, T_Q, D_MODEL), name: torch.zeros(shape)}
     with pytest.raises(ValueError, match=re.escape(f"{name}: expected shape (..., T, d_model=33), got {shape}")):
         MultiHeadAttention(D_MODEL, H)(**inputs)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"mask": torch.ones(B, T_Q, dtype=torch.bool)}, "broadcasts to (2, 3, 5, 5), got (2, 5)"),
+        ({"context": torch.zeros(B + 1, T_K, D_MODEL)}, "leading axes do not broadcast together, got shapes (2, 3, 5"),
+    ],
+    ids=["mask", "context"],
+)
+def test_layer_refuses_what_attention_refuses(wrong, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        MultiHeadAttention(D_MODEL, H)(torch.zeros(B, T_Q, D_MODEL), **wrong)
 
 
 @pytest.mark.parametrize(

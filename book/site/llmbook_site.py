@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import jieba
 from docutils import nodes
-from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.search import languages
 from sphinx.search.zh import SearchChinese
@@ -44,12 +45,12 @@ def configure(app: Sphinx, config: Any) -> None:
     ]
     config.html_context["default_mode"] = "auto"
     config.html_theme_options |= {
+        "logo": {"text": "llmbook"},
         "navbar_persistent": [],
         "article_header_end": ["language.html", "article-header-buttons.html"],
         "use_download_button": True,
         "show_toc_level": 2,
     }
-    config.bibtex_bibfiles = [os.path.relpath(ROOT / "book" / "references.bib", app.srcdir)]
     config.bibtex_reference_style = "author_year"
 
 
@@ -71,9 +72,13 @@ def other_edition(app: Sphinx, pagename: str) -> dict[str, str]:
     return {"code": theirs, "name": EDITIONS[theirs][0], "href": Path(page).as_posix()}
 
 
-def prepare_page(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Language link; and sphinx-thebe off the page: it would call a CDN, and nothing here uses it."""
+def link_edition(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """What templates/language.html shows."""
     context["other_edition"] = other_edition(app, pagename)
+
+
+def drop_thebe(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Take sphinx-thebe off the page: it would call a CDN, and nothing here uses it."""
 
     def wanted(asset: Any) -> bool:
         text = f"{getattr(asset, 'filename', asset)} {getattr(asset, 'attributes', {}).get('body', '')}"
@@ -123,7 +128,6 @@ class ExplorerDirective(SphinxDirective):
 
     required_arguments = 1
     has_content = True
-    option_spec = {"name": directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
         """The explorer's HTML as a raw node."""
@@ -149,9 +153,11 @@ class ChineseSearch(SearchChinese):
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register with Sphinx."""
-    languages["zh"] = ChineseSearch  # type: ignore[assignment]
+    jieba.setLogLevel(logging.WARNING)
+    languages["zh"] = ChineseSearch
     app.connect("config-inited", configure, priority=10)
-    app.connect("html-page-context", prepare_page, priority=900)
+    app.connect("html-page-context", link_edition, priority=10)
+    app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", write_assets)
     app.add_directive("explorer", ExplorerDirective)
     app.add_css_file("explorers/explorers.css")

@@ -11,6 +11,8 @@ var splitQuery = (query) => {
     }
     return words.length > 0 ? words : [han];
   };
-  const pieces = query.match(/\p{Script=Han}+|[\p{Letter}\p{Number}_\p{Emoji_Presentation}--\p{Script=Han}]+/gv) ?? [];
-  return pieces.flatMap((piece) => (/^\p{Script=Han}/u.test(piece) ? cut(piece) : [piece]));
+  return query
+    .split(/[^\p{Letter}\p{Number}_\p{Emoji_Presentation}]+/gu)
+    .flatMap((word) => word.match(/\p{Script=Han}+|\P{Script=Han}+/gu) ?? [])
+    .flatMap((run) => (/\p{Script=Han}/u.test(run) ? cut(run) : [run]));
 };

@@ -2,7 +2,7 @@ import { button, figure, format, h, language, number, s, setAttributes, slider, 
 
 const TEXT = {
   en: {
-    name: "Attention explorer", query: "query", temperature: "temperature τ", scaled: "divide by √d_k", reset: "Reset",
+    name: "Attention explorer", query: "query", components: "components", temperature: "temperature τ", scaled: "divide by √d_k", reset: "Reset",
     key: "key", score: "score", weight: "weight", value: "value", output: "output", attend: "may attend to",
     plane: "Query and keys", hull: "Values and output",
     planeHelp: "Drag the query. Each dashed line drops a key onto the query's direction: the further out it lands, the higher the score.",
@@ -10,7 +10,7 @@ const TEXT = {
     planeAlt: "The query and the keys as arrows in a plane", hullAlt: "The values, and the output among them",
   },
   zh: {
-    name: "注意力探索器", query: "查询", temperature: "温度 τ", scaled: "除以 √d_k", reset: "复位",
+    name: "注意力探索器", query: "查询", components: "个分量", temperature: "温度 τ", scaled: "除以 √d_k", reset: "复位",
     key: "键", score: "得分", weight: "权重", value: "值", output: "输出", attend: "可以关注",
     plane: "查询与键", hull: "值与输出",
     planeHelp: "拖动查询向量试试。虚线是各个键在查询方向上的投影：落点越远，得分越高。",
@@ -19,6 +19,7 @@ const TEXT = {
   },
 };
 const BIG = 1e4; // what may be typed for a component of the query
+const FEW = 4; // sliders for a longer query are folded away
 const RANGE = 3; // reach of the query's sliders, unless the query given is longer
 
 /** Scaled dot-product attention of one query: scores, weights, output. */
@@ -74,12 +75,16 @@ function controls(text, q, set, state, reset) {
     get: () => state().q[j],
     set: (x) => set({ q: state().q.map((old, i) => (i === j ? x : old)) }),
   }));
-  inputs.push(
-    slider({ label: text.temperature, min: 0.05, max: 5, step: 0.05, limits: [0.01, 1000],
-      get: () => state().temperature, set: (temperature) => set({ temperature }) }),
-    toggle({ label: text.scaled, get: () => state().scaled, set: (scaled) => set({ scaled }) }),
-  );
-  return { nodes: [...inputs.map((input) => input.node), button(text.reset, reset)], update: () => inputs.forEach((i) => i.update()) };
+  const temperature = slider({ label: text.temperature, min: 0.05, max: 5, step: 0.05, limits: [0.01, 1000],
+    get: () => state().temperature, set: (value) => set({ temperature: value }) });
+  const scaled = toggle({ label: text.scaled, get: () => state().scaled, set: (value) => set({ scaled: value }) });
+  const sliders = inputs.map((input) => input.node);
+  const many = h("details", {}, h("summary", {}, `${text.query}: ${q.length} ${text.components}`), ...sliders);
+  return {
+    nodes: [...(q.length > FEW ? [many] : sliders), temperature.node,
+      h("div", { class: "llm-row" }, scaled.node, button(text.reset, reset))],
+    update: () => [...inputs, temperature, scaled].forEach((input) => input.update()),
+  };
 }
 
 const subscript = (n) => String(n).replace(/\d/g, (d) => "₀₁₂₃₄₅₆₇₈₉"[d]);
@@ -134,10 +139,16 @@ function square(title, alt, help, [x0, y0], r) {
   return { node, svg, at };
 }
 
+/** Put a label beside a point, on the side where there is room. */
+function place(label, x, y, gap, below = false) {
+  const left = x > 0.7 * SIZE;
+  setAttributes(label, { x: left ? x - gap : x + gap, y: y < 24 || below ? y + gap + 9 : y - gap, "text-anchor": left ? "end" : "start" });
+}
+
 function plane(text, K, set, q0) {
   const r = 1.25 * Math.max(...[...K, q0].flat().map(Math.abs), 0.5);
   const { node, svg, at } = square(text.plane, text.planeAlt, text.planeHelp, [0, 0], r);
-  const arrow = (className) => {
+  const arrow = (className, below = false) => {
     const line = s("line", { class: className }), dot = s("circle", { r: 4, class: className });
     const label = s("text", { class: className });
     svg.append(line, dot, label);
@@ -145,12 +156,12 @@ function plane(text, K, set, q0) {
       const [x0, y0] = at([0, 0]), [x, y] = at(to);
       setAttributes(line, { x1: x0, y1: y0, x2: x, y2: y });
       setAttributes(dot, { cx: x, cy: y });
-      setAttributes(label, { x: x + 7, y: y - 6 });
+      place(label, x, y, 7, below);
       label.textContent = name;
     };
   };
   const drops = K.map(() => svg.appendChild(s("line", { class: "llm-drop" })));
-  const keys = K.map(() => arrow("llm-key")), query = arrow("llm-query");
+  const keys = K.map(() => arrow("llm-key")), query = arrow("llm-query", true);
   draggable(svg, (x, y) => {
     const round = (z) => Math.round(((z * 2) / SIZE - 1) * r * 20) / 20;
     set({ q: [round(x), -round(y) || 0] });
@@ -190,8 +201,9 @@ function hull(text, V) {
     return svg.appendChild(s("circle", { cx, cy, class: "llm-value" }));
   });
   const labels = V.map((v) => {
-    const [x, y] = at(v);
-    return svg.appendChild(s("text", { x: x + 8, y: y - 8, class: "llm-value" }));
+    const label = svg.appendChild(s("text", { class: "llm-value" }));
+    place(label, ...at(v), 10);
+    return label;
   });
   const mark = svg.appendChild(s("circle", { r: 5, class: "llm-out" }));
   const draw = ({ tokens }, { weights, output }) => {

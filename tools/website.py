@@ -1,7 +1,7 @@
 """Build both editions of the website into one folder, and serve it.
 
-    python tools/site.py build            _build/site/{en,zh}; only what changed is built again
-    python tools/site.py serve [--port N] the same, then serve it on this computer
+python tools/website.py build            _build/site/{en,zh}; only what changed is built again
+python tools/website.py serve [--port N] the same, then serve it on this computer
 """
 
 from __future__ import annotations
@@ -25,22 +25,19 @@ def build_edition(edition: str) -> int:
     from jupyter_book.sphinx import build_sphinx
 
     source = SOURCES[edition]
-    overrides = {"external_toc_path": (source / "_toc.yml").as_posix(), "latex_individualpages": False, "nitpicky": True}
-    return int(
-        bool(
-            build_sphinx(
-                source,
-                SITE / edition,
-                doctreedir=ROOT / "_build" / "doctrees" / edition,
-                path_config=source / "_config.yml",
-                noconfig=True,
-                confoverrides=overrides,
-                warningiserror=True,
-                keep_going=True,
-                quiet=True,
-            )
-        )
+    toc = {"external_toc_path": (source / "_toc.yml").as_posix(), "latex_individualpages": False}
+    failed = build_sphinx(
+        source,
+        SITE / edition,
+        doctreedir=ROOT / "_build" / "doctrees" / edition,
+        path_config=source / "_config.yml",
+        noconfig=True,
+        confoverrides=toc | {"nitpicky": True},
+        warningiserror=True,
+        keep_going=True,
+        quiet=True,
     )
+    return int(bool(failed))
 
 
 def build() -> None:

@@ -1,0 +1,66 @@
+"""Every stored output is what the code prints: strict nbval, both editions."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DIGIT = re.compile(r"\d")
+
+
+def nbval(paths: list[Path], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run nbval, with nothing sanitised, as its own process."""
+    command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", "--color=no", *map(str, paths)]
+    return subprocess.run(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def tail(run: subprocess.CompletedProcess[str]) -> str:
+    return run.stdout[-6000:]
+
+
+@pytest.mark.parametrize("folder", ["notebooks", "zh/notebooks"])
+def test_the_code_prints_what_is_stored(folder: str) -> None:
+    notebooks = sorted((ROOT / folder).glob("*.ipynb"))
+    assert notebooks, f"{folder}/ holds no notebook"
+    run = nbval(notebooks, ROOT)
+    assert run.returncode == 0, tail(run)
+
+
+def numbers(nb: Any) -> Any:
+    """The first stored text with a digit in it: the output, or its data, and the key of the text."""
+    for cell in nb.cells:
+        if cell.cell_type != "code" or "nbval" in f"{cell.source} {cell.metadata}".lower():
+            continue
+        for output in cell.outputs:
+            place, key = (output, "text") if output.output_type == "stream" else (output.get("data", {}), "text/plain")
+            if DIGIT.search(place.get(key, "")) and "image/png" not in place:
+                return place, key
+    return None
+
+
+def smallest() -> Path | None:
+    """The smallest notebook that stores a number."""
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"), key=lambda path: path.stat().st_size)
+    return next((path for path in notebooks if numbers(nbformat.read(path, as_version=4))), None)
+
+
+def test_a_wrong_number_is_noticed(tmp_path: Path) -> None:
+    original = smallest()
+    assert original, "no notebook stores a number"
+    copy = tmp_path / original.name
+    shutil.copy(original, copy)
+    untouched = nbval([copy], tmp_path)
+    assert untouched.returncode == 0, tail(untouched)
+
+    nb = nbformat.read(copy, as_version=4)
+    place, key = numbers(nb)
+    place[key] = DIGIT.sub(lambda digit: str((int(digit[0]) + 1) % 10), place[key], count=1)
+    nbformat.write(nb, copy)
+    tampered = nbval([copy], tmp_path)
+    assert tampered.returncode == 1 and "Cell outputs differ" in tampered.stdout, tail(tampered)
