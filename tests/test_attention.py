@@ -272,6 +272,13 @@ def test_default_tiles_give_the_explicit_output():
     assert_close(tiled_attention(q, k, v, mask), attention(q, k, v, mask)[0])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_tiled_attention_rounds_half_precision_only_at_the_end(dtype):
+    inputs = [x.to(dtype) for x in qkv()]
+    tiled, exact = PATHS["tiled"](*inputs), attention(*(x.double() for x in inputs))[0]
+    torch.testing.assert_close(tiled, exact.to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-6)
+
+
 @paths
 @quick
 @given(cases())

@@ -26,6 +26,10 @@ def test_class_is_the_one_of_its_module():
     assert llmbook.MultiHeadAttention is llmbook.attention.MultiHeadAttention
 
 
+def test_attention_is_the_module_not_the_function():
+    assert llmbook.__getattr__("attention") is sys.modules["llmbook.attention"]
+
+
 def test_unknown_name_raises_attribute_error():
     with pytest.raises(AttributeError, match="module 'llmbook' has no attribute 'attentoin'"):
         _ = llmbook.attentoin

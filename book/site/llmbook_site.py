@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import logging
@@ -24,6 +25,7 @@ from sphinx.search import languages
 from sphinx.search.zh import SearchChinese
 from sphinx.util.docutils import SphinxDirective
 
+import llmbook
 from llmbook.widgets import EXPLORERS
 from llmbook.widgets.base import bundle, styles
 
@@ -34,6 +36,7 @@ EDITIONS = {"en": ("English", ROOT), "zh": ("中文", ROOT / "zh")}
 
 def configure(app: Sphinx, config: Any) -> None:
     """What both editions have in common, so that their two _config.yml say only what differs."""
+    config.llmbook_site_digest = digest(HERE, Path(llmbook.__file__).parent / "widgets")
     config.templates_path = [str(HERE / "templates")]
     config.html_static_path = [str(HERE / "static")]
     config.html_logo, config.html_favicon = str(HERE / "assets" / "logo.svg"), str(HERE / "assets" / "favicon.svg")
@@ -52,6 +55,12 @@ def configure(app: Sphinx, config: Any) -> None:
         "show_toc_level": 2,
     }
     config.bibtex_reference_style = "author_year"
+
+
+def digest(*folders: Path) -> str:
+    """A hash of all files in ``folders``: when one of them changes, every page has to be built again."""
+    files = sorted(p for f in folders for p in f.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def edition(app: Sphinx) -> str:
@@ -108,6 +117,18 @@ def write_assets(app: Sphinx, exception: Exception | None) -> None:
     write_mathjax(static / "mathjax")
 
 
+def remove_stale_pages(app: Sphinx, exception: Exception | None) -> None:
+    """Pages whose source is gone: Sphinx leaves them in the site, with links that lead nowhere."""
+    if exception or app.builder.format != "html":
+        return
+    out = Path(app.outdir)
+    known = {"index", "search", "genindex", *app.env.found_docs}
+    for path in out.rglob("*.html"):
+        page = path.relative_to(out).with_suffix("")
+        if "_static" not in page.parts and page.as_posix() not in known:
+            path.unlink()
+
+
 def write_mathjax(folder: Path) -> None:
     """MathJax with its fonts, and the TeX extensions that it loads when a page needs one."""
     spec = importlib.util.find_spec("sphinx-mathjax-offline")
@@ -148,17 +169,19 @@ class ChineseSearch(SearchChinese):
     the index is passed over.
     """
 
-    js_splitter_code = (HERE / "static" / "split_query.js").read_text("utf8")
+    js_splitter_code = (HERE / "assets" / "split_query.js").read_text("utf8")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register with Sphinx."""
     jieba.setLogLevel(logging.WARNING)
     languages["zh"] = ChineseSearch
+    app.add_config_value("llmbook_site_digest", "", "env", str)
     app.connect("config-inited", configure, priority=10)
     app.connect("html-page-context", link_edition, priority=10)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", write_assets)
+    app.connect("build-finished", remove_stale_pages)
     app.add_directive("explorer", ExplorerDirective)
     app.add_css_file("explorers/explorers.css")
     app.add_css_file("book.css")

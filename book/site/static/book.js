@@ -60,9 +60,9 @@
       }
     }, { rootMargin: "600px" });
     document.querySelectorAll(".llm-explorer").forEach((el) => seen.observe(el));
-    // from file:// the search page may not read other pages for its summaries: do not let it try
-    if (location.protocol === "file:" && window.DOCUMENTATION_OPTIONS) DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
   }
+  // from file:// the search page may not read other pages for its summaries: do not let it try
+  if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();
 })();

@@ -139,10 +139,13 @@ function square(title, alt, help, [x0, y0], r) {
   return { node, svg, at };
 }
 
-/** Put a label beside a point, on the side where there is room. */
-function place(label, x, y, gap, below = false) {
-  const left = x > 0.7 * SIZE;
-  setAttributes(label, { x: left ? x - gap : x + gap, y: y < 24 || below ? y + gap + 9 : y - gap, "text-anchor": left ? "end" : "start" });
+/** Put a label above right of a point; below it on request, or where above or the right has no room. */
+function place(label, text, x, y, gap, below = false) {
+  const width = [...text].reduce((sum, c) => sum + (c > "\u2e80" ? 12 : 7), 0);
+  const tight = x + gap + width > SIZE;
+  const under = (below || tight || y < 24) && y < SIZE - 24;
+  setAttributes(label, { x: tight ? SIZE - 3 : x + gap, y: under ? y + gap + 9 : y - gap, "text-anchor": tight ? "end" : "start" });
+  label.textContent = text;
 }
 
 function plane(text, K, set, q0) {
@@ -156,8 +159,7 @@ function plane(text, K, set, q0) {
       const [x0, y0] = at([0, 0]), [x, y] = at(to);
       setAttributes(line, { x1: x0, y1: y0, x2: x, y2: y });
       setAttributes(dot, { cx: x, cy: y });
-      place(label, x, y, 7, below);
-      label.textContent = name;
+      place(label, name, x, y, 7, below);
     };
   };
   const drops = K.map(() => svg.appendChild(s("line", { class: "llm-drop" })));
@@ -200,18 +202,14 @@ function hull(text, V) {
     const [cx, cy] = at(v);
     return svg.appendChild(s("circle", { cx, cy, class: "llm-value" }));
   });
-  const labels = V.map((v) => {
-    const label = svg.appendChild(s("text", { class: "llm-value" }));
-    place(label, ...at(v), 10);
-    return label;
-  });
+  const labels = V.map(() => svg.appendChild(s("text", { class: "llm-value" })));
   const mark = svg.appendChild(s("circle", { r: 5, class: "llm-out" }));
   const draw = ({ tokens }, { weights, output }) => {
     const [cx, cy] = at(output);
     setAttributes(mark, { cx, cy });
     mark.replaceChildren(s("title", {}, `${text.output} ${vector(output, 3)}`));
     dots.forEach((dot, i) => dot.setAttribute("r", (3 + 11 * Math.sqrt(weights[i])).toFixed(2)));
-    if (V.length <= 8) labels.forEach((label, i) => { label.textContent = `${tokens[i]} ${format(weights[i], 2)}`; });
+    if (V.length <= 8) labels.forEach((label, i) => place(label, `${tokens[i]} ${format(weights[i], 2)}`, ...at(V[i]), 10));
   };
   return { node, draw };
 }

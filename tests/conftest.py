@@ -1,0 +1,93 @@
+"""What tests share: the devices, the built site, a real browser, and pages that report what goes wrong on them."""
+
+import os
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import browser as browser_tool
+import pytest
+import torch
+import website
+
+ROOT = Path(__file__).parents[1]
+torch.set_num_threads(1)
+
+# as root, in a container, and with no network that Chromium might ask for updates
+CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+            "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def site():
+    """The folder of the built site; only what changed since the last build is built again."""
+    subprocess.run([sys.executable, ROOT / "tools" / "website.py", "build"], cwd=ROOT, check=True)
+    return website.SITE
+
+
+@pytest.fixture(scope="session")
+def http(site):
+    """The address at which the site is served."""
+    with website.server(0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://localhost:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(params=["http", "file"])
+def address(request, site, http):
+    """The site's address: served, and straight from the disk."""
+    return http if request.param == "http" else site.as_uri()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A real browser; without one the test is skipped, or fails where LLMBOOK_REQUIRE_BROWSER=1."""
+    path = browser_tool.find()
+    if path is None:
+        (pytest.fail if browser_tool.required() else pytest.skip)(browser_tool.MISSING)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium):
+    """``with visit(url) as page``: a page of its own; on leaving, nothing may have gone wrong on it."""
+
+    @contextmanager
+    def open_page(url, *, width=1280, scheme="light", touch=False, **options):
+        context = chromium.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, has_touch=touch, **options
+        )
+        page, problems, host = context.new_page(), [], urlsplit(url).netloc
+        page.on("console", lambda m: problems.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: problems.append(f"exception: {error}"))
+        if options.get("java_script_enabled", True):  # without scripts Chromium gives up those it had begun to load
+            page.on("requestfailed", lambda r: problems.append(f"failed: {r.url}"))
+        page.on("response", lambda r: problems.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
+        page.on("request", lambda r: problems.append(f"elsewhere: {r.url}") if elsewhere(r.url, host) else None)
+        page.set_default_timeout(15_000)
+        page.goto(url, wait_until="load")
+        yield page
+        page.wait_for_timeout(50)
+        assert problems == []
+        context.close()
+
+    return open_page
+
+
+def elsewhere(url, host):
+    """Whether a request leaves the site."""
+    return urlsplit(url).scheme not in ("data", "blob") and urlsplit(url).netloc != host
+
+
+def pytest_configure():
+    """A browser in the tests asks no display and no proxy."""
+    os.environ.setdefault("NO_PROXY", "localhost,127.0.0.1")

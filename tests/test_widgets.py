@@ -1,0 +1,157 @@
+"""The explorers in Python: typed state, refusals that name the argument, and a display that never changes."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from ipywidgets import FloatSlider, HBox, link
+from traitlets import TraitError
+
+from llmbook.attention import attention
+from llmbook.widgets import EXPLORERS, AttentionExplorer
+from llmbook.widgets.base import bundle
+
+Q, K, V = [0.1, 0.2], [[0.3, 0.4], [0.5, 0.6]], [[1.0, 1.1], [2.0, 2.1]]
+
+
+def state(explorer):
+    return json.loads(re.search(r'<script type="application/json">(.*?)</script>', explorer.to_html())[1])
+
+
+def test_it_opens_with_the_example_of_the_document():
+    explorer = AttentionExplorer()
+    assert (explorer.q, explorer.K, explorer.V) == (Q, K, V)
+    assert np.allclose(explorer.output, [1.5106, 1.6106], atol=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 3.0])
+@pytest.mark.parametrize("scaled", [True, False])
+def test_weights_and_output_are_torch_s(temperature, scaled):
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(n, d, generator=g, dtype=torch.float64) for n, d in ((1, 3), (5, 3), (5, 2)))
+    mask = torch.tensor([True, False, True, True, True])
+    explorer = AttentionExplorer(q[0], k, v, mask=mask, temperature=temperature, scaled=scaled)
+    scale = (3**-0.5 if scaled else 1.0) / temperature
+    output, weights = attention(q, k, v, mask, scale=scale)
+    assert np.allclose(explorer.weights, weights[0])
+    assert np.allclose(explorer.output, output[0])
+
+
+@pytest.mark.parametrize("make", [list, np.array, torch.tensor, lambda x: torch.tensor(x).half(), tuple])
+def test_lists_arrays_and_tensors_are_taken(make):
+    explorer = AttentionExplorer(make([1.0, 2.0]), make([[1.0, 2.0]]), make([[3.0]]), mask=torch.tensor([True]))
+    assert (explorer.q, explorer.K, explorer.V, explorer.mask) == ([1.0, 2.0], [[1.0, 2.0]], [[3.0]], [True])
+
+
+def test_a_tensor_that_needs_gradients_or_lies_elsewhere_is_taken():
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    k = torch.eye(2, device=device, requires_grad=True)
+    assert AttentionExplorer(k[0], k, k).K == [[1.0, 0.0], [0.0, 1.0]]
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"q": [NAN, 0.2], "K": K, "V": V}, r"q: expected finite numbers, got nan"),
+        ({"q": Q, "K": [[INF, 0.4], [0.5, 0.6]], "V": V}, r"K: expected finite numbers, got inf"),
+        ({"q": Q, "K": [[0.3, 0.4], [0.5]], "V": V}, r"K: expected rows of one length, got lengths \[2, 1\]"),
+        ({"q": Q, "K": K, "V": [[1.0], [2.0, 2.1]]}, r"V: expected rows of one length, got lengths \[1, 2\]"),
+        ({"q": Q, "K": [], "V": V}, r"K: expected rows, got none"),
+        ({"q": Q, "K": [[], []], "V": V}, r"K: expected numbers in each row, got none"),
+        ({"q": [], "K": K, "V": V}, r"q: expected numbers, got none"),
+        ({"q": np.zeros((0,)), "K": K, "V": V}, r"q: expected numbers, got none"),
+        ({"q": ["a", "b"], "K": K, "V": V}, r"q: expected finite numbers, got 'a'"),
+        ({"q": "ab", "K": K, "V": V}, r"q: expected numbers, got 'ab'"),
+        ({"q": 3.0, "K": K, "V": V}, r"q: expected numbers, got 3.0"),
+        ({"q": [True, False], "K": K, "V": V}, r"q: expected finite numbers, got True"),
+        ({"q": [1, 2, 3], "K": K, "V": V}, r"q: expected d_k=2 numbers as in the keys K \(2, 2\), got 3"),
+        ({"q": Q, "K": K, "V": V[:1]}, r"V: expected one entry for each of the 2 keys K, got 1"),
+        ({"mask": [True]}, r"mask: expected one entry for each of the 2 keys K, got 1"),
+        ({"tokens": ["a", "b", "c"]}, r"tokens: expected one entry for each of the 2 keys K, got 3"),
+        ({"q": Q}, r"q, K, V: expected all three or none, got only q"),
+        ({"temperature": 0}, r"temperature: expected a finite number above 0, got 0.0"),
+        ({"temperature": NAN}, r"temperature: expected a finite number above 0, got nan"),
+        ({"temperature": INF}, r"temperature: expected a finite number above 0, got inf"),
+        ({"lang": "fr"}, r"lang"),
+        ({"mask": [1.5, True]}, r"mask"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(arguments, message):
+    with pytest.raises(TraitError, match=message):
+        AttentionExplorer(**arguments)
+
+
+def test_a_refused_change_leaves_everything_as_it_was():
+    explorer = AttentionExplorer()
+    before = explorer.to_html()
+    for name, value in (("q", [NAN, 0]), ("K", [[1], [2, 3]]), ("V", []), ("mask", [True]), ("temperature", -1)):
+        with pytest.raises(TraitError):
+            setattr(explorer, name, value)
+    with pytest.raises(TraitError), explorer.hold_trait_notifications():
+        explorer.K = [[1.0, 2.0, 3.0]]
+        explorer.V = [[1.0]]
+    assert explorer.to_html() == before
+
+
+def test_shapes_change_together():
+    explorer = AttentionExplorer()
+    with explorer.hold_trait_notifications():
+        explorer.q, explorer.K, explorer.V = [1.0], [[1.0], [2.0], [3.0]], [[1.0], [2.0], [3.0]]
+        explorer.mask, explorer.tokens = [True] * 3, ["a", "b", "c"]
+    assert len(explorer.weights) == 3
+
+
+def test_a_query_that_may_attend_nowhere_gives_zeros():
+    explorer = AttentionExplorer(mask=[False, False])
+    assert not explorer.weights.any() and not explorer.output.any()
+
+
+def test_it_is_observed_and_linked_like_any_widget():
+    explorer, slider, seen = AttentionExplorer(), FloatSlider(min=0.1, max=5, value=2.0), []
+    explorer.observe(lambda change: seen.append(change["new"]), "temperature")
+    link((slider, "value"), (explorer, "temperature"))
+    slider.value = 3.0
+    assert explorer.temperature == 3.0 and seen == [2.0, 3.0]
+    HBox([explorer, slider])
+
+
+def test_the_display_is_the_same_every_time_and_has_no_address():
+    displays = [AttentionExplorer()._repr_mimebundle_()[0] for _ in range(2)]
+    for mime in ("text/plain", "text/html"):
+        assert displays[0][mime] == displays[1][mime]
+    assert (
+        displays[0]["text/plain"]
+        == repr(AttentionExplorer())
+        == "AttentionExplorer(2 keys, d_k=2, weights=[0.489, 0.511])"
+    )
+    assert "application/vnd.jupyter.widget-view+json" in displays[0]
+
+
+def test_markup_in_tokens_stays_text():
+    explorer = AttentionExplorer(tokens=["</script><script>alert(1)</script>", "<b>&"])
+    html = explorer.to_html()
+    assert html.count("<script") == 1 == html.count("</script>") and "<b>" not in html
+    assert state(explorer)["tokens"] == explorer.tokens
+
+
+def test_the_chinese_notebooks_label_in_chinese(tmp_path, monkeypatch):
+    (tmp_path / "zh" / "notebooks").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "zh" / "notebooks")
+    assert AttentionExplorer().lang == "zh"
+    assert "lang" not in state(
+        AttentionExplorer()
+    )  # the page says its own language: outputs are equal in both editions
+    monkeypatch.chdir(tmp_path)
+    assert AttentionExplorer().lang == ""
+
+
+@pytest.mark.parametrize("name", [explorer.files for explorer in EXPLORERS.values()])
+def test_a_module_stands_alone(name):
+    code = bundle(name)
+    assert not re.search(r"^\s*import\b|\bimport\(|https?://(?!www\.w3\.org)", code, re.M)
+    assert re.findall(r"^export .*", code, re.M) == ["export default { render };"]
