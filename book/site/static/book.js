@@ -17,7 +17,7 @@
         entry.resolve = resolve;
         const script = document.createElement("script");
         script.src = `${folder}${name}.js`;
-        script.onerror = () => reject(new Error(script.src));
+        script.onload = script.onerror = () => reject(new Error(script.src)); // too late once it has called define
         document.head.append(script);
       });
     }

@@ -1,0 +1,102 @@
+"""The explorer in JupyterLab, with a kernel: Python sees what the reader moves, and the reader what Python sets."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from llmbook.reference import attention
+
+CELLS = [
+    "from llmbook import AttentionExplorer\nw = AttentionExplorer(tokens=['<b>one</b>', 'two'])\nw",
+    "print('python sees', w.q[0], [round(float(x), 6) for x in w.weights])",
+    "w.temperature = 0.02\nw.mask = [True, True]",
+    "AttentionExplorer()",
+]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """A JupyterLab of its own, on a notebook that is not yet run."""
+    folder = tmp_path_factory.mktemp("lab")
+    metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    notebook = new_notebook(cells=[new_code_cell(source) for source in CELLS], metadata=metadata)
+    nbformat.write(notebook, folder / "try.ipynb")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", f"--ServerApp.port={port}",
+               "--ServerApp.port_retries=0", "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}",
+               "--LabApp.extension_manager=readonly", "--LabApp.news_url="]  # fmt: skip
+    places = {name: str(folder / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")}
+    log = (folder / "log").open("w")
+    process = subprocess.Popen(command, env=os.environ | places, stdout=log, stderr=subprocess.STDOUT)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(url, process, folder / "log")
+        yield f"{url}/lab/tree/try.ipynb"
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
+    for _ in range(120):
+        assert process.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(f"{url}/api", timeout=1)
+            return
+        except OSError:
+            time.sleep(0.5)
+    pytest.fail(log.read_text())
+
+
+def test_kernel_and_explorer_speak_to_each_other(lab, chromium):
+    page = chromium.new_page(viewport={"width": 1280, "height": 1000})
+    page.set_default_timeout(60_000)
+    page.goto(lab)
+    cells = page.locator(".jp-Notebook .jp-CodeCell")
+    cells.nth(0).locator(".cm-content").click()
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
+    page.keyboard.press("Shift+Enter")
+
+    explorer = cells.nth(0).locator(".llm-attention")
+    explorer.wait_for()
+    assert "<b>one</b>" in explorer.inner_text()  # shown as text
+    field = explorer.locator("input[type=number]").first
+    field.fill("-2.5")
+    weights = attention([[-2.5, 0.2]], [[0.3, 0.4], [0.5, 0.6]], [[1.0], [2.0]])[1][0]
+    shown = explorer.locator(".llm-weight").evaluate_all("all => all.map((data) => Number(data.value))")
+    assert np.allclose(shown, weights, atol=1e-6)
+
+    explorer.locator("tbody input[type=checkbox]").first.uncheck()
+    run(page, cells, 1)
+    output = cells.nth(1).locator(".jp-OutputArea-output")
+    output.wait_for()
+    assert output.inner_text().strip() == "python sees -2.5 [0.0, 1.0]"
+
+    run(page, cells, 2)
+    page.wait_for_function("document.querySelectorAll('.llm-attention input[type=number]')[2].value === '0.02'")
+    weights = attention([[-2.5 / 0.02, 0.2 / 0.02]], [[0.3, 0.4], [0.5, 0.6]], [[1.0], [2.0]])[1][0]
+    shown = explorer.locator(".llm-weight").evaluate_all("all => all.map((data) => Number(data.value))")
+    assert np.allclose(shown, weights, atol=1e-6)
+
+    run(page, cells, 3)
+    second = cells.nth(3).locator(".llm-attention")
+    second.locator("input[type=number]").first.fill("3")
+    assert field.input_value() == "-2.5"  # two explorers in one notebook do not disturb each other
+    page.context.close()
+
+
+def run(page, cells, index):
+    """Run one cell."""
+    cells.nth(index).locator(".cm-content").click()
+    page.keyboard.press("Shift+Enter")
