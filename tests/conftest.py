@@ -70,7 +70,7 @@ def visit(chromium):
         page.on("console", lambda m: problems.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: problems.append(f"exception: {error}"))
         if options.get("java_script_enabled", True):  # without scripts Chromium gives up those it had begun to load
-            page.on("requestfailed", lambda r: problems.append(f"failed: {r.url}"))
+            page.on("requestfailed", lambda r: None if left(r) else problems.append(f"failed: {r.url} {r.failure}"))
         page.on("response", lambda r: problems.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
         page.on("request", lambda r: problems.append(f"elsewhere: {r.url}") if elsewhere(r.url, host) else None)
         page.set_default_timeout(15_000)
@@ -81,6 +81,11 @@ def visit(chromium):
         context.close()
 
     return open_page
+
+
+def left(request):
+    """Whether a page was left before it had arrived, as the front door is when it leads to an edition."""
+    return request.is_navigation_request() and request.failure == "net::ERR_ABORTED"
 
 
 def elsewhere(url, host):

@@ -54,9 +54,11 @@ def test_a_narrow_page_does_not_scroll_sideways(visit, http, edition, name, sche
 def test_the_language_switch_leads_to_the_same_page_and_back(visit, address, name):
     with visit(f"{address}/en/{name}.html") as page:
         title = page.title()
+        page.wait_for_load_state("networkidle")
         page.click(".language-switch")
         page.wait_for_url(f"**/zh/{name}.html")
         assert page.title() != title
+        page.wait_for_load_state("networkidle")
         page.click(".language-switch")
         page.wait_for_url(f"**/en/{name}.html")
         assert page.title() == title
