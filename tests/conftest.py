@@ -1,6 +1,5 @@
-"""What tests share: the devices, the built site, a real browser, and pages that report what goes wrong on them."""
+"""What tests share: the built site, a real browser, and pages that report what goes wrong on them."""
 
-import os
 import subprocess
 import sys
 import threading
@@ -74,11 +73,13 @@ def visit(chromium):
         page.on("response", lambda r: problems.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
         page.on("request", lambda r: problems.append(f"elsewhere: {r.url}") if elsewhere(r.url, host) else None)
         page.set_default_timeout(15_000)
-        page.goto(url, wait_until="load")
-        yield page
-        page.wait_for_timeout(50)
-        assert problems == []
-        context.close()
+        try:
+            page.goto(url, wait_until="load")
+            yield page
+            page.wait_for_timeout(50)
+            assert problems == []
+        finally:
+            context.close()
 
     return open_page
 
@@ -91,8 +92,3 @@ def left(request):
 def elsewhere(url, host):
     """Whether a request leaves the site."""
     return urlsplit(url).scheme not in ("data", "blob") and urlsplit(url).netloc != host
-
-
-def pytest_configure():
-    """A browser in the tests asks no display and no proxy."""
-    os.environ.setdefault("NO_PROXY", "localhost,127.0.0.1")

@@ -72,6 +72,8 @@ def serve(port: int) -> None:
     """Build, then serve until interrupted."""
     try:
         httpd = server(port)
+    except PermissionError:
+        sys.exit(f"llmbook: this user may not serve on port {port}; choose one above 1023: make serve PORT=8000")
     except OSError:
         sys.exit(f"llmbook: port {port} is taken; choose another: make serve PORT={port + 1}")
     except OverflowError:
