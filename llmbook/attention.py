@@ -15,6 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from llmbook.cache import LayerCache
+from llmbook.positions import rotate
+
 
 def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None, *, scale: float | None = None) -> Tensor:
     """The attention weights of every query over every key.
@@ -148,27 +151,42 @@ class MultiHeadAttention(nn.Module):
         d_model: width of input and output.
         n_heads: number of heads; must divide ``d_model``.
         bias: whether the projections add a bias.
+        rotary: whether queries and keys are turned by their positions (:func:`llmbook.positions.rotate`).
 
     Raises:
-        ValueError: ``d_model`` is not a positive multiple of ``n_heads``.
+        ValueError: ``d_model`` is not a positive multiple of ``n_heads``; ``rotary`` with an odd ``d_k``.
     """
 
-    def __init__(self, d_model: int, n_heads: int, *, bias: bool = True) -> None:
+    def __init__(self, d_model: int, n_heads: int, *, bias: bool = True, rotary: bool = False) -> None:
         super().__init__()
         if n_heads < 1 or d_model < 1 or d_model % n_heads:
             raise ValueError(f"d_model: expected a positive multiple of n_heads={n_heads}, got d_model={d_model}")
-        self.d_model, self.n_heads, self.d_k = d_model, n_heads, d_model // n_heads
+        self.d_model, self.n_heads, self.d_k, self.rotary = d_model, n_heads, d_model // n_heads, rotary
+        if rotary and self.d_k % 2:
+            raise ValueError(f"rotary: expected an even d_k = d_model / n_heads, got {self.d_k}")
         self.W_qkv = nn.Linear(d_model, 3 * d_model, bias=bias)
         self.W_o = nn.Linear(d_model, d_model, bias=bias)
         self.weights = nn.Identity()
 
-    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        mask: Tensor | None = None,
+        *,
+        at: Tensor | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
         """Attend from ``x`` to ``context``, or to ``x`` itself.
 
         Args:
             x: ``(..., T_q, d_model)``, the positions that ask.
             context: ``(..., T_k, d_model)``, the positions that are read; ``x`` unless given.
             mask: booleans that broadcast to ``(..., n_heads, T_q, T_k)``; ``True`` = may attend.
+            at: the positions of ``x``, ``(T_q,)`` or ``(B, T_q)``; those that follow the cache unless given. Only
+                rotary layers look at them; ``context`` stands at 0, 1, 2, …
+            cache: keys and values of earlier positions, which are read too (they count in ``T_k``); those of ``x``
+                are added to it.
 
         Returns:
             output ``(..., T_q, d_model)``.
@@ -177,6 +195,10 @@ class MultiHeadAttention(nn.Module):
             TypeError, ValueError: as :func:`attention`; and the last axis must be ``d_model``.
         """
         q, k, v = (self._split(z) for z in self._project(x, context))  # (..., H, T, d_k) each
+        if self.rotary:
+            q, k = self._rotate(q, k, at, 0 if cache is None else cache.length, crossing=context is not None)
+        if cache is not None:
+            k, v = cache.extend(k, v)
         if self.weights._forward_hooks:
             output, weights = attention(q, k, v, mask)
             self.weights(weights)
@@ -186,6 +208,8 @@ class MultiHeadAttention(nn.Module):
 
     def _project(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
         for name, z in (("x", x), ("context", context)):
+            if z is not None and (not isinstance(z, Tensor) or not z.is_floating_point()):
+                raise TypeError(f"{name}: expected a floating-point tensor, got {_kind(z)}")
             if z is not None and (z.ndim < 2 or z.shape[-1] != self.d_model):
                 raise ValueError(f"{name}: expected shape (..., T, d_model={self.d_model}), got {tuple(z.shape)}")
         if context is None:
@@ -196,6 +220,12 @@ class MultiHeadAttention(nn.Module):
 
     def _split(self, z: Tensor) -> Tensor:
         return z.unflatten(-1, (self.n_heads, self.d_k)).transpose(-3, -2)  # (..., T, d_model) -> (..., H, T, d_k)
+
+    @staticmethod
+    def _rotate(q: Tensor, k: Tensor, at: Tensor | None, start: int, crossing: bool) -> tuple[Tensor, Tensor]:
+        if at is None:
+            at = torch.arange(start, start + q.shape[-2], device=q.device)
+        return rotate(q, at), rotate(k, torch.arange(k.shape[-2], device=k.device) if crossing else at)
 
     @classmethod
     def from_torch(cls, layer: nn.MultiheadAttention) -> MultiHeadAttention:

@@ -20,6 +20,14 @@ CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
             "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 
+no_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch.cuda.is_available() is false")
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=no_cuda)])
+def device(request):
+    return torch.device(request.param)
+
+
 @pytest.fixture(scope="session")
 def site():
     """The folder of the built site; only what changed since the last build is built again."""

@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import TOLERANCE, assert_close, gradients, normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -40,26 +41,12 @@ MASKS = LIVE_MASKS | {
     "queries": lambda t_q, t_k: torch.arange(t_q)[:, None] % 2 == 0,
     "strictly causal": lambda t_q, t_k: torch.ones(t_q, t_k, dtype=torch.bool).tril(-1),
 }
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
-
 paths = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
 masks = pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 live_masks = pytest.mark.parametrize("mask", LIVE_MASKS.values(), ids=LIVE_MASKS)
 dtypes = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 exact_dtypes = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 quick = settings(deadline=None, derandomize=True, max_examples=40)
-
-no_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch.cuda.is_available() is false")
-
-
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=no_cuda)])
-def device(request):
-    return torch.device(request.param)
-
-
-def normal(*shape, seed=0, dtype=torch.float64, device="cpu"):
-    generator = torch.Generator().manual_seed(hash((seed, *shape)))
-    return torch.randn(shape, generator=generator, dtype=torch.float64).to(device, dtype).requires_grad_()
 
 
 def qkv(**options):
@@ -69,21 +56,6 @@ def qkv(**options):
 def make(mask, t_q=T_Q, t_k=T_K, device="cpu"):
     mask = mask(t_q, t_k)
     return mask if mask is None else mask.to(device)
-
-
-def gradients(output, inputs):
-    """The gradients of a weighted sum of ``output``, with a different weight for every entry."""
-    weights = torch.arange(output.numel(), device=output.device).cos().to(output.dtype).view(output.shape)
-    return torch.autograd.grad((output * weights).sum(), inputs)
-
-
-def assert_close(actual, expected, slack=1):
-    """Equal to within ``slack`` times ``TOLERANCE``, relative to the largest entry where that is above 1."""
-    if isinstance(actual, Tensor):
-        actual, expected = [actual], [expected]
-    for x, y in zip(actual, expected, strict=True):
-        tolerance = 1e-5 if x.is_cuda and x.dtype == torch.float32 else TOLERANCE[x.dtype]
-        torch.testing.assert_close(x, y, rtol=0, atol=slack * tolerance * max(1.0, y.abs().max().item()))
 
 
 def numpy_attention(q, k, v, mask=None):
