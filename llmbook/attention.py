@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from llmbook.cache import LayerCache
+from llmbook.masks import causal_mask
 from llmbook.positions import rotate
 
 
@@ -69,14 +70,26 @@ def attention(
     return weights @ v, weights
 
 
-def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
     """The output of :func:`attention` by torch's own fused kernel, which never stores the weights.
 
-    Takes and raises what :func:`attention` does; returns ``(..., T_q, d_v)``.
+    Args:
+        q, k, v, mask: as :func:`attention`.
+        causal: each query may attend to the keys up to its own place. It is the same as a mask that says so, and
+            faster: the kernel passes over what lies in the future.
+
+    Returns:
+        output ``(..., T_q, d_v)``.
+
+    Raises:
+        TypeError, ValueError: as :func:`attention`; and ``causal`` needs as many keys as queries, and no mask.
     """
     _check(q, k, v, mask)
+    if causal and (mask is not None or q.shape[-2] != k.shape[-2]):
+        raise ValueError(f"causal: expected no mask and T_q = T_k, got T_q={q.shape[-2]}, T_k={k.shape[-2]} and "
+                         f"{'no' if mask is None else 'a'} mask")  # fmt: skip
     if mask is None:
-        return F.scaled_dot_product_attention(q, k, v)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     nowhere = ~mask.any(-1, keepdim=True)
     allowed = torch.atleast_2d(mask | nowhere)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed).masked_fill(nowhere, 0.0)
@@ -176,6 +189,7 @@ class MultiHeadAttention(nn.Module):
         *,
         at: Tensor | None = None,
         cache: LayerCache | None = None,
+        causal: bool = False,
     ) -> Tensor:
         """Attend from ``x`` to ``context``, or to ``x`` itself.
 
@@ -187,6 +201,7 @@ class MultiHeadAttention(nn.Module):
                 rotary layers look at them; ``context`` stands at 0, 1, 2, …
             cache: keys and values of earlier positions, which are read too (they count in ``T_k``); those of ``x``
                 are added to it.
+            causal: each position may attend up to itself; without ``context``, ``mask`` and anything in the cache.
 
         Returns:
             output ``(..., T_q, d_model)``.
@@ -200,10 +215,11 @@ class MultiHeadAttention(nn.Module):
         if cache is not None:
             k, v = cache.extend(k, v)
         if self.weights._forward_hooks:
+            mask = causal_mask(q.shape[-2], device=q.device) if causal else mask
             output, weights = attention(q, k, v, mask)
             self.weights(weights)
         else:
-            output = fused_attention(q, k, v, mask)
+            output = fused_attention(q, k, v, mask, causal=causal)
         return self.W_o(output.transpose(-3, -2).flatten(-2))  # (..., T_q, d_model)
 
     def _project(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:

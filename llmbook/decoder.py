@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmbook.cache import KVCache
-from llmbook.transformer import Block, Embedding, Encoder, EncoderConfig, causal_mask, final_norm, initialise
+from llmbook.masks import causal_mask
+from llmbook.transformer import Block, Embedding, Encoder, EncoderConfig, final_norm, initialise
 
 
 class CausalLM(nn.Module):
@@ -60,11 +61,13 @@ class CausalLM(nn.Module):
         """
         start = 0 if cache is None else cache.length
         x = self.embedding(ids, start=start)
-        past = causal_mask(ids.shape[1], start + ids.shape[1], device=ids.device)
-        mask = past if mask is None else past & mask
+        causal = mask is None and start == 0  # the common case, for which the fused kernel needs no mask
+        if not causal and ids.shape[1] > 1:  # a single query is the last position: it may read all
+            past = causal_mask(ids.shape[1], start + ids.shape[1], device=ids.device)
+            mask = past if mask is None else past & mask
         for i, block in enumerate(self.blocks):
             layer = None if cache is None else cache.layers[i]
-            x = block(x, mask, memory=memory, memory_mask=memory_mask, cache=layer)
+            x = block(x, mask, memory=memory, memory_mask=memory_mask, cache=layer, causal=causal)
         return F.linear(self.norm(x), self.embedding.tokens.weight)
 
     def new_cache(self) -> KVCache:

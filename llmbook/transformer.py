@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,22 +18,9 @@ from llmbook.attention import MultiHeadAttention
 from llmbook.cache import LayerCache
 from llmbook.config import EncoderConfig
 from llmbook.embedding import Embedding
+from llmbook.masks import causal_mask, padding_mask
 
 __all__ = ["Block", "Embedding", "Encoder", "EncoderConfig", "FeedForward", "causal_mask", "padding_mask"]
-
-
-def padding_mask(ids: Tensor, pad_id: int) -> Tensor:
-    """The mask that hides padding: ``(B, T)`` ids to ``(B, 1, 1, T)`` booleans, ``True`` = a real token."""
-    return (ids != pad_id)[:, None, None, :]
-
-
-def causal_mask(t_q: int, t_k: int | None = None, *, device: torch.device | None = None) -> Tensor:
-    """The mask that hides the future: ``(t_q, t_k)`` booleans, ``True`` up to each query's own position.
-
-    The ``t_q`` queries are the last of the ``t_k`` positions (all of them unless ``t_k`` is given).
-    """
-    t_k = t_q if t_k is None else t_k
-    return torch.ones(t_q, t_k, dtype=torch.bool, device=device).tril(t_k - t_q)
 
 
 class FeedForward(nn.Module):
@@ -93,6 +79,7 @@ class Block(nn.Module):
         memory_mask: Tensor | None = None,
         rows: Tensor | None = None,
         cache: LayerCache | None = None,
+        causal: bool = False,
     ) -> Tensor:
         """Pass ``x`` through the sublayers.
 
@@ -103,6 +90,7 @@ class Block(nn.Module):
             memory_mask: booleans that broadcast to ``(B, n_heads, T, T_m)``.
             rows: positions ``(B, K)``: compute the output at these only. Keys and values still come from all.
             cache: keys and values of the positions before ``x``.
+            causal: hide the future, in place of a ``mask``.
 
         Returns:
             ``(B, T, d_model)``, or ``(B, K, d_model)`` with ``rows``.
@@ -114,7 +102,9 @@ class Block(nn.Module):
             wanted, came = ("no tensor", "one") if self.cross is None else ("a tensor", "none")
             raise ValueError(f"memory: expected {wanted} in a block with cross={self.cross is not None}, got {came}")
         if rows is None:
-            x = self._residual(x, self.attention_norm, lambda z: self.attention(z, mask=mask, cache=cache))
+            x = self._residual(
+                x, self.attention_norm, lambda z: self.attention(z, mask=mask, cache=cache, causal=causal)
+            )
         else:
             x = self._attend_at(x, mask, rows)
         if self.cross is not None and self.cross_norm is not None:

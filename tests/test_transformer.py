@@ -111,12 +111,11 @@ def test_sinusoidal_embeddings_are_scaled_and_types_and_norm_are_added():
     model = encoder(positions="sinusoidal", n_types=2, embed_norm=True, norm="post")
     ids, types = ids_of(B, T, vocab_size=V), ids_of(B, T, vocab_size=2, seed=1)
     e = model.embedding
-    x = e.tokens.weight[ids] * D**0.5 + e.positions[:T] + e.types.weight[types]
+    x = e.norm(e.tokens.weight[ids] * D**0.5 + e.positions[:T] + e.types.weight[types])
     for block in model.blocks:
-        e_x = e.norm(x) if block is model.blocks[0] else e_x
-        e_x = block(e_x)
-    assert_close(model(ids, types=types), e_x)
-    assert not torch.allclose(model(ids), e_x)  # without types: all 0
+        x = block(x)
+    assert_close(model(ids, types=types), x)
+    assert not torch.allclose(model(ids), x)  # without types: all 0
     assert_close(model(ids), model(ids, types=torch.zeros_like(ids)))
 
 
@@ -145,11 +144,11 @@ def test_padding_does_not_reach_real_tokens(norm, positions):
     assert_close(model(padded, padding_mask(padded, 0))[:, :T], model(ids))
 
 
-@pytest.mark.parametrize(("positions", "same"), [("none", True), ("learned", False), ("sinusoidal", False), ("rotary", False)])  # fmt: skip
-def test_without_positions_the_encoder_cannot_tell_the_order(positions, same):
+@all_positions
+def test_without_positions_the_encoder_cannot_tell_the_order(positions):
     model, ids = encoder(positions=positions), ids_of(B, T, vocab_size=V)
     order = torch.tensor([3, 1, 6, 0, 2, 5, 4])
-    assert torch.allclose(model(ids[:, order]), model(ids)[:, order]) is same
+    assert torch.allclose(model(ids[:, order]), model(ids)[:, order]) is (positions == "none")
 
 
 @norms
@@ -245,5 +244,7 @@ def test_memory_goes_with_cross_attention():
 
 
 def test_mask_of_the_wrong_shape_is_refused():
-    with pytest.raises(ValueError, match=re.escape("mask: expected a shape that broadcasts to (2, 3, 7, 7), got (2, 7)")):
+    with pytest.raises(
+        ValueError, match=re.escape("mask: expected a shape that broadcasts to (2, 3, 7, 7), got (2, 7)")
+    ):
         Encoder(config())(torch.zeros(B, T, dtype=torch.int64), torch.ones(B, T, dtype=torch.bool))
