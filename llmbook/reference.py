@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -41,3 +42,41 @@ def attention(
     somewhere = allowed.any(-1, keepdims=True)
     weights = np.where(somewhere, softmax(np.where(allowed | ~somewhere, scores, -np.inf)), 0.0)
     return weights @ v, weights
+
+
+def layer_norm(x: npt.ArrayLike, gain: npt.ArrayLike, bias: npt.ArrayLike, eps: float = 1e-5) -> Array:
+    """``(x − mean) / √(variance + eps) · gain + bias`` over the last axis (Ba et al., 2016, equations 3 and 4)."""
+    x = np.asarray(x, dtype=float)
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps) * gain + bias
+
+
+def gelu(x: npt.ArrayLike) -> Array:
+    """``x · Φ(x)`` with the distribution function Φ of the normal distribution (Hendrycks & Gimpel, 2016)."""
+    x = np.asarray(x, dtype=float)
+    return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+def feed_forward(
+    x: npt.ArrayLike, w_1: npt.ArrayLike, b_1: npt.ArrayLike, w_2: npt.ArrayLike, b_2: npt.ArrayLike
+) -> Array:
+    """``GELU(x W_1 + b_1) W_2 + b_2`` (Vaswani et al., 2017, equation 2, with another nonlinearity).
+
+    Args:
+        x: ``(..., d_model)``.
+        w_1, b_1: ``(d_model, d_ff)`` and ``(d_ff,)``.
+        w_2, b_2: ``(d_ff, d_model)`` and ``(d_model,)``.
+    """
+    return gelu(np.asarray(x) @ np.asarray(w_1) + b_1) @ np.asarray(w_2) + b_2
+
+
+def cross_entropy(logits: npt.ArrayLike, targets: npt.ArrayLike) -> float:
+    """The mean of ``−ln softmax(logits)[target]`` over the targets that are not negative; 0 if there is none.
+
+    Args:
+        logits: ``(..., V)``.
+        targets: ``(...)`` token ids; negative where nothing is to be predicted.
+    """
+    p, targets = softmax(logits), np.asarray(targets)
+    losses = -np.log(np.take_along_axis(p, np.maximum(targets, 0)[..., None], -1)[..., 0])[targets >= 0]
+    return float(losses.mean()) if losses.size else 0.0

@@ -158,6 +158,19 @@ def test_whole_words_are_chosen_with_all_their_tokens():
     assert not chosen[:, WORDS[0] == -1].any()
 
 
+def test_token_of_no_word_is_never_chosen():
+    _, positions, targets = corrupt(torch.tensor([[5, 6, 7]]), p=1.0, words=torch.tensor([[-1, 0, 0]]))
+    assert (positions.tolist(), targets.tolist()) == ([[1, 2]], [[6, 7]])
+
+
+def test_mask_itself_is_special_whether_listed_or_not():
+    ids = torch.full((50, 400), 7)
+    ids[:, 0] = MASK
+    inputs, positions, targets = corrupt(ids, p=1.0, special_ids=[PAD])
+    assert not chosen_of(ids, positions, targets)[:, 0].any()
+    assert_rate(int((inputs[:, 1:] == MASK).sum()), inputs[:, 1:].numel(), 0.8)
+
+
 def test_special_token_inside_a_word_is_never_chosen():
     ids = torch.tensor([[5, SEP, 6, 7]])
     _, positions, targets = corrupt(ids, p=1.0, words=torch.tensor([[0, 0, 0, 1]]))

@@ -5,8 +5,13 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
+from helpers import normal
 
+from llmbook import reference
 from llmbook.reference import attention, softmax
+from llmbook.transformer import Block, EncoderConfig
 
 B, H, T_Q, T_K, D_K, D_V = 2, 3, 5, 7, 11, 13
 
@@ -87,3 +92,50 @@ def test_softmax_does_not_see_a_constant():
 
 def test_softmax_of_huge_scores_stays_finite():
     np.testing.assert_array_equal(softmax([1e4, -1e4, 1e4]), [0.5, 0, 0.5])
+
+
+# ---- What stands around attention in a Transformer, against torch
+
+
+def array(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def same(actual, expected):
+    np.testing.assert_allclose(actual, expected.numpy(), rtol=0, atol=1e-12)
+
+
+def test_layer_norm_gelu_and_feed_forward_are_torchs():
+    x, gain, bias, w_1, b_1, w_2, b_2 = (
+        array(*s, seed=i) for i, s in enumerate([(2, 3, 5), (5,), (5,), (5, 7), (7,), (7, 5), (5,)])
+    )
+    t = [torch.from_numpy(a) for a in (x, gain, bias, w_1, b_1, w_2, b_2)]
+    same(reference.layer_norm(x, gain, bias), F.layer_norm(t[0], (5,), t[1], t[2]))
+    same(reference.layer_norm(x, gain, bias, eps=0.1), F.layer_norm(t[0], (5,), t[1], t[2], eps=0.1))
+    same(reference.gelu(x), F.gelu(t[0]))
+    same(reference.feed_forward(x, w_1, b_1, w_2, b_2), F.gelu(t[0] @ t[3] + t[4]) @ t[5] + t[6])
+
+
+def test_block_of_numpy_is_the_block_of_the_book():
+    block = Block(EncoderConfig(11, d_model=6, n_heads=1, n_layers=1, d_ff=7, max_len=5)).double()
+    x, a, f = normal(4, 6), block.attention, block.feed_forward
+
+    def norm(layer, x):
+        return reference.layer_norm(x, *(p.detach().numpy() for p in (layer.weight, layer.bias)))
+
+    def linear(layer, x):
+        return x @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
+
+    h = x.detach().numpy()
+    q, k, v = np.split(linear(a.W_qkv, norm(block.attention_norm, h)), 3, -1)
+    h = h + linear(a.W_o, reference.attention(q, k, v)[0])
+    parts = [p.detach().numpy() for p in (f.W_1.weight.T, f.W_1.bias, f.W_2.weight.T, f.W_2.bias)]
+    h = h + reference.feed_forward(norm(block.feed_forward_norm, h), *parts)
+    same(h, block(x[None])[0].detach())
+
+
+def test_cross_entropy_is_torchs_and_0_without_targets():
+    logits, targets = array(2, 3, 5), np.array([[1, -100, 4], [0, 0, -100]])
+    expected = F.cross_entropy(torch.from_numpy(logits).flatten(0, 1), torch.from_numpy(targets).flatten())
+    assert reference.cross_entropy(logits, targets) == pytest.approx(expected.item(), abs=1e-12)
+    assert reference.cross_entropy(logits, np.full((2, 3), -100)) == 0
