@@ -3,7 +3,7 @@ BIN  := .venv/bin
 PORT ?= 8000
 NB   ?=
 
-.PHONY: help serve book lab test lint parity sync execute browser clean
+.PHONY: help serve book lab test bench lint parity sync execute browser clean
 help:            ## this list
 	@sed -n 's/^\([a-z]*\):.*## */  make \1\t/p' Makefile | expand -t 18
 
@@ -21,6 +21,9 @@ lab: .venv/.ready     ## open JupyterLab on the notebooks
 
 test: lint parity browser   ## every test, from bare
 	@$(BIN)/python -m pytest
+
+bench: .venv/.ready   ## how fast the package is beside torch's layers and Hugging Face's models
+	@$(BIN)/python tools/bench.py
 
 lint: .venv/.ready    ## style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -15,12 +15,28 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOME = {  # public name -> the module it lives in
+_MODULES = ["attention", "batches", "capture", "checkpoints", "decoder", "generate", "heads", "huggingface", "lm",
+            "masks", "mlm", "ngram", "nnlm", "positions", "processes", "recurrent", "reference", "train", "transformer",
+            "widgets", "zoo"]  # fmt: skip
+_HOME = {name: name for name in _MODULES} | {  # public name -> the module it lives in
     "AttentionExplorer": "widgets",
+    "CausalLM": "decoder",
+    "Encoder": "transformer",
+    "EncoderConfig": "transformer",
+    "EncoderDecoder": "decoder",
+    "MaskedLM": "mlm",
     "MultiHeadAttention": "attention",
-    "attention": "attention",
-    "reference": "reference",
-    "widgets": "widgets",
+    "NGram": "ngram",
+    "NNLM": "nnlm",
+    "RecurrentLM": "recurrent",
+    "SequenceClassifier": "heads",
+    "SpanExtractor": "heads",
+    "TokenClassifier": "heads",
+    "causal_mask": "masks",
+    "mask_tokens": "mlm",
+    "mlm_loss": "mlm",
+    "padding_mask": "masks",
+    "perplexity": "lm",
 }
 __all__ = ["__version__", "device", *_HOME]
 

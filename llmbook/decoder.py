@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmbook.cache import KVCache
+from llmbook.checks import check_ids
 from llmbook.masks import causal_mask
 from llmbook.transformer import Block, Embedding, Encoder, EncoderConfig, final_norm, initialise
 
@@ -28,7 +29,8 @@ class CausalLM(nn.Module):
 
     def __init__(self, config: EncoderConfig, *, cross: bool = False) -> None:
         super().__init__()
-        self.config, self.vocab_size, self.max_len = config, config.vocab_size, config.max_len
+        self.config, self.vocab_size = config, config.vocab_size
+        self.max_len: int | None = config.max_len
         self.embedding = Embedding(config)
         self.blocks = nn.ModuleList(Block(config, cross=cross) for _ in range(config.n_layers))
         self.norm = final_norm(config)
@@ -120,7 +122,7 @@ class Translation(nn.Module):
 
     def __init__(self, model: EncoderDecoder, source: Tensor, source_mask: Tensor | None = None) -> None:
         super().__init__()
-        self.decoder, self.vocab_size, self.max_len = model.decoder, model.config.vocab_size, model.config.max_len
+        self.decoder, self.vocab_size, self.max_len = model.decoder, model.decoder.vocab_size, model.decoder.max_len
         encoder, was_training = model.encoder, model.encoder.training
         with torch.no_grad():
             self.memory = encoder.eval()(source, source_mask)
@@ -129,7 +131,8 @@ class Translation(nn.Module):
 
     def forward(self, ids: Tensor, *, cache: KVCache | None = None) -> Tensor:
         """Target ids ``(B, T)`` to logits ``(B, T, V)``; a source of one row serves every row of ``ids``."""
-        memory = self.memory.expand(ids.shape[0], -1, -1)
+        check_ids(ids, self.vocab_size)
+        memory = self.memory.expand(len(ids), -1, -1)
         return self.decoder(ids, memory=memory, memory_mask=self.memory_mask, cache=cache)
 
     def new_cache(self) -> KVCache:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from llmbook.checks import check_ids
 from llmbook.config import EncoderConfig
 from llmbook.positions import sinusoidal
 
@@ -26,7 +27,7 @@ class Embedding(nn.Module):
 
     def forward(self, ids: Tensor, types: Tensor | None = None, start: int = 0) -> Tensor:
         """Ids ``(B, T)``, of which the first stands at position ``start``, to ``(B, T, d_model)``."""
-        check_ids(ids, self.config, start)
+        check_ids(ids, self.config.vocab_size, self.config.max_len, start=start)
         x = self.tokens(ids)
         if self.config.positions == "sinusoidal":
             x = x * self.config.d_model**0.5
@@ -37,23 +38,3 @@ class Embedding(nn.Module):
         elif types is not None:
             raise ValueError("types: expected none, as the model has n_types=0")
         return self.dropout(self.norm(x))
-
-
-def check_ids(ids: Tensor, config: EncoderConfig, start: int = 0) -> None:
-    """Refuse ids that the embedding cannot look up, before torch does so in words that help nobody.
-
-    Their range is looked at on the CPU alone: elsewhere it would make the device wait.
-    """
-    if not isinstance(ids, Tensor) or ids.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"ids: expected a tensor of integers, got {getattr(ids, 'dtype', type(ids).__name__)}")
-    if ids.ndim != 2:
-        raise ValueError(f"ids: expected shape (B, T), got {tuple(ids.shape)}")
-    if start + ids.shape[1] > config.max_len:
-        raise ValueError(f"ids: expected at most max_len={config.max_len} tokens, got {start + ids.shape[1]}")
-    if ids.device.type == "cpu" and ids.numel() and not torch.compiler.is_compiling():
-        low, high = (int(x) for x in ids.aminmax())
-        if low < 0 or high >= config.vocab_size:
-            wrong = low if low < 0 else high
-            raise ValueError(
-                f"ids: expected 0 to {config.vocab_size - 1} (vocab_size={config.vocab_size}), got {wrong}"
-            )

@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llmbook.lm import IGNORE
 from llmbook.transformer import Encoder, EncoderConfig, activation_function, initialise
-
-IGNORE = -100  # the target where nothing is to be predicted, as in torch's cross_entropy
 
 
 def mask_tokens(
@@ -158,6 +157,17 @@ def mlm_loss(logits: Tensor, targets: Tensor, *, reduction: str = "mean") -> Ten
     logits, targets = logits.flatten(0, -2), targets.flatten()
     total = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
     return total if reduction == "sum" else total / (targets != IGNORE).sum().clamp(min=1)
+
+
+def training_loss(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """The loss of a batch as :func:`llmbook.train.train` asks for it: the sum, and the number of targets.
+
+    Args:
+        model: a :class:`MaskedLM`.
+        batch: ``(inputs, positions, targets)`` as :func:`mask_tokens` returns them, and a mask after them, if any.
+    """
+    inputs, positions, targets, *mask = batch
+    return mlm_loss(model(inputs, positions, *mask), targets, reduction="sum"), (targets != IGNORE).sum()
 
 
 def _check_masking(

@@ -521,7 +521,9 @@ def test_attention_weights_refuse_the_same(wrong, error, message):
         attention_weights(**{"q": Q, "k": K, **wrong})
 
 
-@pytest.mark.parametrize(("mask", "keys", "end"), [(None, K, "T_k=7 and no mask"), (TRUE[:, :T_Q], Q, "T_k=5 and a mask")])
+@pytest.mark.parametrize(
+    ("mask", "keys", "end"), [(None, K, "T_k=7 and no mask"), (TRUE[:, :T_Q], Q, "T_k=5 and a mask")]
+)
 def test_causal_goes_with_equal_lengths_and_without_a_mask(mask, keys, end):
     message = f"causal: expected no mask and T_q = T_k, got T_q=5, {end}"
     with pytest.raises(ValueError, match=message):

@@ -88,6 +88,8 @@ def test_encoder_decoder_shows_all_three_kinds():
         model(IDS[:, :5], IDS)
     shapes = dict(zip(maps.names, (tuple(w.shape[-2:]) for w in maps), strict=True))
     assert len(maps) == 3 * LAYERS
+    assert maps.names == [name for name, m in model.named_modules() if isinstance(m, MultiHeadAttention)]
+    assert maps.names[0] == "encoder.blocks.0.attention"
     assert shapes["encoder.blocks.0.attention"] == (5, 5)
     assert shapes["decoder.blocks.0.attention"] == (T, T)
     assert shapes["decoder.blocks.0.cross"] == (T, 5)

@@ -92,7 +92,7 @@ def test_text_longer_than_the_model_is_refused_with_a_cache_too():
     model = gpt()
     cache = model.new_cache()
     model(IDS, cache=cache)
-    with pytest.raises(ValueError, match="ids: expected at most max_len=11 tokens, got 14"):
+    with pytest.raises(ValueError, match="ids: expected at most max_len=11 tokens a row, got 14"):
         model(IDS, cache=cache)
 
 

@@ -216,12 +216,12 @@ def test_config_names_what_is_wrong(options, message):
 @pytest.mark.parametrize(
     ("ids", "error", "message"),
     [
-        (torch.zeros(B, T), TypeError, "ids: expected a tensor of integers, got torch.float32"),
+        (torch.zeros(B, T), TypeError, "ids: expected a tensor of integers, got torch.float32 tensor"),
         ([[1, 2]], TypeError, "ids: expected a tensor of integers, got list"),
-        (torch.zeros(T, dtype=torch.int64), ValueError, "ids: expected shape (B, T), got (7,)"),
-        (torch.zeros(B, 12, dtype=torch.int64), ValueError, "ids: expected at most max_len=11 tokens, got 12"),
-        (torch.tensor([[3, 19]]), ValueError, "ids: expected 0 to 18 (vocab_size=19), got 19"),
-        (torch.tensor([[3, -2]]), ValueError, "ids: expected 0 to 18 (vocab_size=19), got -2"),
+        (torch.zeros(T, dtype=torch.int64), ValueError, "ids: expected shape (B, T) with B, T >= 1, got (7,)"),
+        (torch.zeros(B, 12, dtype=torch.int64), ValueError, "ids: expected at most max_len=11 tokens a row, got 12"),
+        (torch.tensor([[3, 19]]), ValueError, "ids: expected token ids from 0 to 18, got ids from 3 to 19"),
+        (torch.tensor([[3, -2]]), ValueError, "ids: expected token ids from 0 to 18, got ids from -2 to 3"),
     ],
 )
 def test_encoder_names_what_is_wrong_with_ids(ids, error, message):
