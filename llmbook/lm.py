@@ -126,14 +126,14 @@ def perplexity(model: LanguageModel, ids: Tensor, *, pad_id: int | None = None, 
 @contextmanager
 def evaluating(model: LanguageModel | nn.Module) -> Iterator[None]:
     """``with evaluating(model):`` every part of it in evaluation mode, and afterwards in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
+    training = [module for module in model.modules() if module.training]
     try:
-        for module, _ in modes:
+        for module in training:
             module.training = False
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        for module in training:
+            module.training = True
 
 
 def _nothing(ids: Tensor, pad_id: int | None) -> str:
