@@ -277,12 +277,14 @@ def _check(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> None:
         raise ValueError(f"k: expected d_k={q.shape[-1]} > 0 as in q {tuple(q.shape)}, got shape {tuple(k.shape)}")
     if k.shape[-2] != v.shape[-2]:
         raise ValueError(f"v: expected T_k={k.shape[-2]} rows as in k {tuple(k.shape)}, got shape {tuple(v.shape)}")
-    try:
-        leading = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2])
-        torch.broadcast_shapes(leading, v.shape[:-2])
-    except RuntimeError:
-        shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
-        raise ValueError(f"q, k, v: leading axes do not broadcast together, got shapes {shapes}") from None
+    leading = q.shape[:-2]
+    if not leading == k.shape[:-2] == v.shape[:-2]:  # asked first, as torch.broadcast_shapes is slow
+        try:
+            leading = torch.broadcast_shapes(leading, k.shape[:-2])
+            torch.broadcast_shapes(leading, v.shape[:-2])
+        except RuntimeError:
+            shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
+            raise ValueError(f"q, k, v: leading axes do not broadcast together, got shapes {shapes}") from None
     if mask is not None:
         _check_mask(mask, (*leading, q.shape[-2], k.shape[-2]))
 

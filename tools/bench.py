@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable
 
 import torch
+import transformers
 from torch import nn
+from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
 from llmbook.attention import MultiHeadAttention
 from llmbook.decoder import CausalLM
@@ -42,8 +44,6 @@ def training_step(model: nn.Module, loss: Callable[[], torch.Tensor]) -> Run:
 
 def masked_lm() -> dict[str, tuple[Run, Run]]:
     """A training step of a BERT."""
-    from transformers import BertConfig, BertForMaskedLM
-
     ids = torch.randint(4, V, (B, T))
     inputs, positions, targets = mask_tokens(ids, mask_id=3, vocab_size=V, special_ids=range(4))
     labels = torch.full_like(ids, -100).scatter(1, positions, targets)
@@ -63,8 +63,6 @@ def masked_lm() -> dict[str, tuple[Run, Run]]:
 
 def causal_lm() -> dict[str, tuple[Run, Run]]:
     """A training step of a GPT, and generation with the cache."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
     ids = torch.randint(4, V, (B, T))
     ours = CausalLM(CONFIG).train()
     theirs = GPT2LMHeadModel(GPT2Config(
@@ -135,6 +133,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    transformers.logging.set_verbosity_error()
     print(f"torch {torch.__version__}, 1 thread; d_model={D}, {LAYERS} layers, {H} heads, V={V}, batch {B} x {T}")
     print(f"{'ours / theirs':<56}{'ours':>10}{'theirs':>10}{'ratio':>8}")
     for name, (ours, theirs) in {**masked_lm(), **causal_lm(), **layers()}.items():
