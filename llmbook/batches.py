@@ -33,13 +33,15 @@ class Batches:
 
     def __init__(self, rows: Batch, batch_size: int, seed: int = 0) -> None:
         self.rows, self.batch_size, self.seed, self.n = rows, batch_size, seed, len(tensors_of(rows)[0])
+        self.order = -1, torch.empty(0, dtype=torch.int64)
         if not 1 <= batch_size <= self.n:
             raise ValueError(f"batch_size: expected a number between 1 and N={self.n} rows, got {batch_size}")
 
     def __call__(self, i: int) -> Batch:
         epoch, k = divmod(i, self.n // self.batch_size)
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.n)
-        chosen = torch.from_numpy(order[k * self.batch_size : (k + 1) * self.batch_size])
+        if self.order[0] != epoch:  # a permutation serves its whole epoch
+            self.order = epoch, torch.from_numpy(np.random.default_rng([self.seed, epoch]).permutation(self.n))
+        chosen = self.order[1][k * self.batch_size : (k + 1) * self.batch_size]
         return map_tensors(lambda x: x[chosen.to(x.device)], self.rows)  # (N, ...) -> (batch_size, ...)
 
 
