@@ -166,7 +166,7 @@ class Encoder(nn.Module):
         Args:
             ids: token ids ``(B, T)``.
             mask: booleans that broadcast to ``(B, n_heads, T, T)``; ``True`` = may attend (for padding
-                :func:`padding_mask`).
+                :func:`~llmbook.masks.padding_mask`).
             types: token types ``(B, T)``; all 0 unless given.
             positions: ``(B, K)``: return the vectors at these positions only. The last block then computes queries
                 and feed-forward at them alone; the result is the same.

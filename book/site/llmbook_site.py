@@ -3,7 +3,8 @@
 - the explorers' modules as classic scripts (they work from ``file://`` too), their loader and their styles;
 - MathJax from a Python package instead of a CDN; nothing that calls another host;
 - a link to the same page in the other edition; a search that finds Chinese compounds;
-- the directive ``{explorer}``, for an explorer on a page that is no notebook.
+- the directive ``{explorer}``, for an explorer on a page that is no notebook;
+- by :mod:`llmbook_reference`: the table of equations, and the reference of the package.
 """
 
 from __future__ import annotations
@@ -175,6 +176,7 @@ class ChineseSearch(SearchChinese):
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register with Sphinx."""
     jieba.setLogLevel(logging.WARNING)
+    app.setup_extension("llmbook_reference")
     languages["zh"] = ChineseSearch
     app.add_config_value("llmbook_site_digest", "", "env", str)
     app.connect("config-inited", configure, priority=10)
