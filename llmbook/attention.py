@@ -209,6 +209,8 @@ class MultiHeadAttention(nn.Module):
         Raises:
             TypeError, ValueError: as :func:`attention`; and the last axis must be ``d_model``.
         """
+        if causal and not (mask is None and context is None and (cache is None or cache.length == 0)):
+            raise ValueError("causal: expected no mask, no context and nothing in the cache beside it")
         q, k, v = (self._split(z) for z in self._project(x, context))  # (..., H, T, d_k) each
         if self.rotary:
             q, k = self._rotate(q, k, at, 0 if cache is None else cache.length, crossing=context is not None)
@@ -286,10 +288,15 @@ def _check(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> None:
             shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
             raise ValueError(f"q, k, v: leading axes do not broadcast together, got shapes {shapes}") from None
     if mask is not None:
-        _check_mask(mask, (*leading, q.shape[-2], k.shape[-2]))
+        check_mask(mask, (*leading, q.shape[-2], k.shape[-2]))
 
 
-def _check_mask(mask: Tensor, scores: tuple[int, ...]) -> None:
+def check_mask(mask: Tensor, scores: tuple[int, ...]) -> Tensor:
+    """``mask`` itself, if it is boolean and broadcasts to the shape of the scores.
+
+    Raises:
+        TypeError, ValueError: it is not, or does not.
+    """
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         raise TypeError(f"mask: expected a boolean tensor (True = may attend), got {_kind(mask)}")
     try:
@@ -298,6 +305,7 @@ def _check_mask(mask: Tensor, scores: tuple[int, ...]) -> None:
         fits = False
     if not fits:
         raise ValueError(f"mask: expected a shape that broadcasts to {scores}, got {tuple(mask.shape)}")
+    return mask
 
 
 def _kind(x: object) -> str:

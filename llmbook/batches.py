@@ -28,11 +28,13 @@ class Batches:
         seed: what the order depends on.
 
     Raises:
-        ValueError: ``batch_size`` is not between 1 and N.
+        ValueError: ``batch_size`` is not between 1 and N; the tensors differ in their number of rows.
     """
 
     def __init__(self, rows: Batch, batch_size: int, seed: int = 0) -> None:
         self.rows, self.batch_size, self.seed, self.n = rows, batch_size, seed, len(tensors_of(rows)[0])
+        if len({len(x) for x in tensors_of(rows)}) > 1:
+            raise ValueError(f"rows: expected as many in each tensor, got {[len(x) for x in tensors_of(rows)]}")
         self.order = -1, torch.empty(0, dtype=torch.int64)
         if not 1 <= batch_size <= self.n:
             raise ValueError(f"batch_size: expected a number between 1 and N={self.n} rows, got {batch_size}")

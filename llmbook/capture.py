@@ -35,11 +35,17 @@ def capture(model: nn.Module) -> Iterator[AttentionMaps]:
 
     The weights are those that made the output: under the mask, and part of the graph (call ``detach`` or use
     ``torch.no_grad`` to keep the numbers alone). A second pass replaces what the first left. On leaving the block, by
-    an exception too, the model is as it was and takes the fused path again.
+    an exception too, the model is as it was and takes the fused path again. Do not copy or pickle it inside the block:
+    the copy would go on listening.
 
     Raises:
+        TypeError: the model is compiled: what was compiled does not look for hooks.
         ValueError: the model has no :class:`llmbook.attention.MultiHeadAttention`.
     """
+    if hasattr(model, "_orig_mod"):
+        raise TypeError(
+            "model: expected the model itself, got one that torch.compile made; capture what it was made of"
+        )
     layers = {name: m for name, m in model.named_modules() if isinstance(m, MultiHeadAttention)}
     if not layers:
         raise ValueError(f"model: expected a model with MultiHeadAttention layers, got {type(model).__name__}")

@@ -69,13 +69,16 @@ def save(
 
     Raises:
         TypeError: json cannot hold ``state``.
+        ValueError: ``step`` is negative, or ``keep`` is not positive.
         OSError: the disk is full, or the like; all earlier checkpoints are as they were.
     """
+    if step < 0 or keep < 1:
+        raise ValueError(f"step, keep: expected step >= 0 and keep >= 1, got {step=}, {keep=}")
     folder = Path(folder)
     text = json.dumps({"format": FORMAT, "version": VERSION, "state": state}, indent=1)
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".step-*"):
-        shutil.rmtree(leftover)
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     path, draft = folder / f"step-{step:08}", folder / f".step-{step:08}.writing"
     draft.mkdir()
     try:

@@ -64,5 +64,9 @@ class EncoderConfig:
             raise ValueError(f"d_model: expected a multiple of n_heads={self.n_heads}, got {self.d_model}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: expected a probability below 1, got {self.dropout!r}")
+        if not (self.norm_eps >= 0 and self.init_std >= 0):
+            raise ValueError(f"norm_eps, init_std: expected 0 or more, got {self.norm_eps} and {self.init_std}")
+        if self.positions == "sinusoidal" and self.d_model % 2:
+            raise ValueError(f"d_model: expected an even number with sinusoidal positions, got {self.d_model}")
         if not isinstance(self.n_types, int) or self.n_types < 0:
             raise ValueError(f"n_types: expected 0 or a positive integer, got {self.n_types!r}")

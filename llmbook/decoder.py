@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llmbook.attention import check_mask
 from llmbook.cache import KVCache
 from llmbook.checks import check_ids
+from llmbook.lm import evaluating
 from llmbook.masks import causal_mask
 from llmbook.transformer import Block, Embedding, Encoder, EncoderConfig, final_norm, initialise
 
@@ -66,7 +68,7 @@ class CausalLM(nn.Module):
         causal = mask is None and start == 0  # the common case, for which the fused kernel needs no mask
         if not causal and ids.shape[1] > 1:  # a single query is the last position: it may read all
             past = causal_mask(ids.shape[1], start + ids.shape[1], device=ids.device)
-            mask = past if mask is None else past & mask
+            mask = past if mask is None else past & check_mask(mask, (ids.shape[0], self.config.n_heads, *past.shape))
         for i, block in enumerate(self.blocks):
             layer = None if cache is None else cache.layers[i]
             x = block(x, mask, memory=memory, memory_mask=memory_mask, cache=layer, causal=causal)
@@ -120,18 +122,25 @@ class Translation(nn.Module):
     The source is read once, in evaluation mode and without gradients: this class decodes, it does not train.
     """
 
+    memory: Tensor
+
     def __init__(self, model: EncoderDecoder, source: Tensor, source_mask: Tensor | None = None) -> None:
         super().__init__()
         self.decoder, self.vocab_size, self.max_len = model.decoder, model.decoder.vocab_size, model.decoder.max_len
-        encoder, was_training = model.encoder, model.encoder.training
-        with torch.no_grad():
-            self.memory = encoder.eval()(source, source_mask)
-        encoder.train(was_training)
+        with torch.no_grad(), evaluating(model.encoder):
+            memory = model.encoder(source, source_mask)
+        self.register_buffer("memory", memory, persistent=False)
         self.memory_mask = source_mask
 
     def forward(self, ids: Tensor, *, cache: KVCache | None = None) -> Tensor:
-        """Target ids ``(B, T)`` to logits ``(B, T, V)``; a source of one row serves every row of ``ids``."""
+        """Target ids ``(B, T)`` to logits ``(B, T, V)``; a source of one row serves every row of ``ids``.
+
+        Raises:
+            TypeError, ValueError: as :meth:`CausalLM.forward`; and several sources need as many rows.
+        """
         check_ids(ids, self.vocab_size)
+        if len(self.memory) not in (1, len(ids)):
+            raise ValueError(f"ids: expected B={len(self.memory)} rows, one a source, got {len(ids)}")
         memory = self.memory.expand(len(ids), -1, -1)
         return self.decoder(ids, memory=memory, memory_mask=self.memory_mask, cache=cache)
 

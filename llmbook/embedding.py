@@ -33,8 +33,15 @@ class Embedding(nn.Module):
             x = x * self.config.d_model**0.5
         if self.config.positions in ("learned", "sinusoidal"):
             x = x + self.positions[start : start + ids.shape[1]]
+        if types is not None:
+            self._check_types(types, ids)
         if self.types is not None:
             x = x + self.types(torch.zeros_like(ids) if types is None else types)
-        elif types is not None:
-            raise ValueError("types: expected none, as the model has n_types=0")
         return self.dropout(self.norm(x))
+
+    def _check_types(self, types: Tensor, ids: Tensor) -> None:
+        if self.types is None:
+            raise ValueError("types: expected none, as the model has n_types=0")
+        check_ids(types, self.config.n_types, name="types")
+        if types.shape != ids.shape:
+            raise ValueError(f"types: expected shape {tuple(ids.shape)} as ids have, got {tuple(types.shape)}")

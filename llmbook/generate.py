@@ -151,6 +151,9 @@ class _Context:
     """The tokens ``(B, T)`` so far, and the model's cache for as long as it is of use."""
 
     def __init__(self, model: Any, ids: Tensor, max_new_tokens: int, stop_id: int | None, cache: bool) -> None:
+        if not hasattr(model, "vocab_size"):
+            raise TypeError(f"model: expected a language model, got {type(model).__name__} "
+                            "(an EncoderDecoder is one once its source is given: model.given(source))")  # fmt: skip
         rows = ids[None] if isinstance(ids, Tensor) and ids.ndim == 1 else ids
         check_ids(rows, model.vocab_size)
         _check(isinstance(max_new_tokens, int) and max_new_tokens >= 0, "max_new_tokens", "an int >= 0", max_new_tokens)

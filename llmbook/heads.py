@@ -26,6 +26,7 @@ class SequenceClassifier(nn.Module):
         dropout: probability with which components of the pooled vector become 0.
 
     Raises:
+        TypeError: ``encoder`` is no :class:`~llmbook.transformer.Encoder`.
         ValueError: ``n_classes`` is not positive; ``pool`` is unknown.
     """
 
@@ -35,10 +36,9 @@ class SequenceClassifier(nn.Module):
         super().__init__()
         if pool not in ("first", "mean"):
             raise ValueError(f"pool: expected 'first' or 'mean', got {pool!r}")
-        self.encoder, self.pool = encoder, pool
-        self.pooler = _linear(encoder, encoder.config.d_model)
-        self.dropout = nn.Dropout(dropout)
         self.classifier = _linear(encoder, n_classes)
+        self.pooler = _linear(encoder, encoder.config.d_model)
+        self.encoder, self.pool, self.dropout = encoder, pool, nn.Dropout(dropout)
 
     def forward(self, ids: Tensor, mask: Tensor | None = None, *, types: Tensor | None = None) -> Tensor:
         """Ids ``(B, T)`` and a padding mask ``(B, 1, 1, T)`` to logits ``(B, n_classes)``.
@@ -71,6 +71,7 @@ class TokenClassifier(nn.Module):
         dropout: probability with which components of the vectors become 0.
 
     Raises:
+        TypeError: ``encoder`` is no :class:`~llmbook.transformer.Encoder`.
         ValueError: ``n_classes`` is not positive.
     """
 
@@ -91,6 +92,9 @@ class SpanExtractor(nn.Module):
 
     Args:
         encoder: the pre-trained encoder.
+
+    Raises:
+        TypeError: ``encoder`` is no :class:`~llmbook.transformer.Encoder`.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -136,6 +140,8 @@ class SpanExtractor(nn.Module):
 
 
 def _linear(encoder: Encoder, n_out: int) -> nn.Linear:
+    if not isinstance(encoder, Encoder):
+        raise TypeError(f"encoder: expected an Encoder, got {type(encoder).__name__} (a MaskedLM has one: .encoder)")
     if not isinstance(n_out, int) or n_out < 1:
         raise ValueError(f"n_classes: expected a positive integer, got {n_out!r}")
     layer = nn.Linear(encoder.config.d_model, n_out)

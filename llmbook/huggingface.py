@@ -92,15 +92,22 @@ def load_tokenizer(folder: str | Path) -> Tokenizer | None:
         return Tokenizer.from_file(str(folder / "tokenizer.json"))
     if not (folder / "vocab.txt").exists():
         return None
-    options = folder / "tokenizer_config.json"
-    lowercase = json.loads(options.read_text("utf8")).get("do_lower_case", True) if options.exists() else True
+    path = folder / "tokenizer_config.json"
+    options = read_json(path) if path.exists() else {}
     tokenizer = Tokenizer(WordPiece.from_file(str(folder / "vocab.txt"), unk_token="[UNK]"))
-    tokenizer.normalizer = BertNormalizer(lowercase=lowercase)
+    tokenizer.normalizer = BertNormalizer(
+        handle_chinese_chars=options.get("tokenize_chinese_chars", True),
+        strip_accents=options.get("strip_accents"),
+        lowercase=options.get("do_lower_case", True),
+    )
     tokenizer.pre_tokenizer = BertPreTokenizer()
     tokenizer.decoder = WordPieceDecoder()
-    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
-    sep, cls = ((token, tokenizer.token_to_id(token) or 0) for token in ("[SEP]", "[CLS]"))
-    tokenizer.post_processor = BertProcessing(sep, cls)
+    special = {token: tokenizer.token_to_id(token) for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")}
+    tokenizer.add_special_tokens([token for token, i in special.items() if i is not None])
+    sep, cls = special["[SEP]"], special["[CLS]"]
+    if sep is None or cls is None:
+        raise CheckpointError(f"{folder / 'vocab.txt'}: expected the tokens [CLS] and [SEP], found {special}")
+    tokenizer.post_processor = BertProcessing(("[SEP]", sep), ("[CLS]", cls))
     return tokenizer
 
 

@@ -69,9 +69,10 @@ def token_losses(logits: Tensor, ids: Tensor, pad_id: int | None = None) -> Tens
     if logits.ndim != 3 or logits.shape[:2] != ids.shape:
         raise ValueError(f"logits: expected shape (B, T, V) with ids of shape (B, T), "
                          f"got logits {tuple(logits.shape)} and ids {tuple(ids.shape)}")  # fmt: skip
-    targets = ids[:, 1:].flatten()
+    targets = ids[:, 1:].flatten().long()
     if pad_id is not None:
         targets = targets.masked_fill(targets == pad_id, IGNORE)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # a sum of many losses overflows float16
     losses = F.cross_entropy(logits[:, :-1].flatten(0, 1), targets, ignore_index=IGNORE, reduction="none")
     return losses[targets != IGNORE]
 

@@ -7,7 +7,15 @@ from torch import Tensor
 
 
 def padding_mask(ids: Tensor, pad_id: int) -> Tensor:
-    """The mask that hides padding: ``(B, T)`` ids to ``(B, 1, 1, T)`` booleans, ``True`` = a real token."""
+    """The mask that hides padding: ``(B, T)`` ids to ``(B, 1, 1, T)`` booleans, ``True`` = a real token.
+
+    Raises:
+        TypeError, ValueError: ``ids`` are no tensor, or not of shape ``(B, T)``.
+    """
+    if not isinstance(ids, Tensor):
+        raise TypeError(f"ids: expected a tensor, got {type(ids).__name__}")
+    if ids.ndim != 2:
+        raise ValueError(f"ids: expected shape (B, T), got {tuple(ids.shape)}")
     return (ids != pad_id)[:, None, None, :]
 
 

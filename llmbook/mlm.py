@@ -7,7 +7,8 @@ with the masked positions ``M`` and the corrupted sequence ``x̃`` (Devlin et al
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import operator
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ def mask_tokens(
     *,
     mask_id: int,
     vocab_size: int,
-    special_ids: Collection[int],
+    special_ids: Iterable[int],
     p: float = 0.15,
     words: Tensor | None = None,
     generator: torch.Generator | None = None,
@@ -49,11 +50,12 @@ def mask_tokens(
         position 0 and target -100.
 
     Raises:
-        TypeError: ``ids`` are not integers.
+        TypeError: ``ids`` or ``words`` are not int64, an id is no integer.
         ValueError: ``ids`` are no ``(B, T)``; ``p`` is no probability; ``mask_id`` is outside the vocabulary; nothing
             is left to draw random tokens from; ``words`` do not fit ``ids``.
     """
-    _check_masking(ids, mask_id, vocab_size, special_ids, p, words)
+    special_ids = [_id("special_ids", i) for i in special_ids]
+    _check_masking(ids, _id("mask_id", mask_id), vocab_size, special_ids, p, words)
     special = torch.zeros(vocab_size, dtype=torch.bool)
     special[[*special_ids, mask_id]] = True
     ordinary = (~special).nonzero().squeeze(-1).to(ids.device)
@@ -84,6 +86,14 @@ def _choose(ids: Tensor, allowed: Tensor, p: float, words: Tensor | None, genera
     noise = _uniform(ids.shape, ids.device, generator).masked_fill(~present, 2.0)
     rank = noise.argsort(1).argsort(1)
     return ((rank < quota) & present).gather(1, unit) & allowed
+
+
+def _id(name: str, value: object) -> int:
+    """An id as an int, whether it came as one, as numpy's, or as a tensor's entry."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {value!r}") from None
 
 
 def _uniform(shape: tuple[int, ...] | torch.Size, device: torch.device, generator: torch.Generator | None) -> Tensor:
@@ -154,7 +164,8 @@ def mlm_loss(logits: Tensor, targets: Tensor, *, reduction: str = "mean") -> Ten
                          f"{tuple(logits.shape)} have, got {tuple(targets.shape)}")  # fmt: skip
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction: expected 'mean' or 'sum', got {reduction!r}")
-    logits, targets = logits.flatten(0, -2), targets.flatten()
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # a sum of many losses overflows float16
+    logits, targets = logits.flatten(0, -2), targets.flatten().long()
     total = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
     return total if reduction == "sum" else total / (targets != IGNORE).sum().clamp(min=1)
 
@@ -171,7 +182,7 @@ def training_loss(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, 
 
 
 def _check_masking(
-    ids: Tensor, mask_id: int, vocab_size: int, special_ids: Collection[int], p: float, words: Tensor | None
+    ids: Tensor, mask_id: int, vocab_size: int, special_ids: list[int], p: float, words: Tensor | None
 ) -> None:
     if not isinstance(ids, Tensor) or ids.dtype != torch.int64:
         raise TypeError(f"ids: expected a tensor of int64, got {getattr(ids, 'dtype', type(ids).__name__)}")
@@ -184,5 +195,9 @@ def _check_masking(
             raise ValueError(f"{name}: expected 0 to {vocab_size - 1} (vocab_size={vocab_size}), got {special}")
     if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
         raise ValueError(f"ids: expected 0 to {vocab_size - 1}, got {int(ids.min())} to {int(ids.max())}")
+    if words is not None and (not isinstance(words, Tensor) or words.dtype != torch.int64):
+        raise TypeError(f"words: expected a tensor of int64, got {getattr(words, 'dtype', type(words).__name__)}")
+    if words is not None and words.numel() and int(words.max()) >= ids.shape[1]:
+        raise ValueError(f"words: expected -1 to T - 1 = {ids.shape[1] - 1}, got {int(words.max())}")
     if words is not None and words.shape != ids.shape:
         raise ValueError(f"words: expected shape {tuple(ids.shape)} as ids have, got {tuple(words.shape)}")

@@ -78,7 +78,7 @@ class NGram(nn.Module):
             raise ValueError(f"discount: expected a number above 0 and at most 1, got {discount}")
         if smoothing not in SMOOTHINGS:
             raise ValueError(f"smoothing: expected one of {', '.join(SMOOTHINGS)}, got {smoothing!r}")
-        if k <= 0:
+        if not k > 0:
             raise ValueError(f"k: expected a number above 0, got {k}")
         self.order, self.vocab_size, self.discount, self.smoothing, self.k = order, vocab_size, discount, smoothing, k
         self.fit([])

@@ -98,7 +98,12 @@ def learning_rate(step: int, *, steps: int, lr: float, warmup: int = 0, min_lr: 
         η_s = min_lr + ½ (lr − min_lr) (1 + cos(π (s − 1 − W) / (S − W)))      for s > W
 
     for s = 1 … S = ``steps`` and W = ``warmup``. Step S + 1 would have ``min_lr``: no step of the S is spent on it.
+
+    Raises:
+        ValueError: ``step`` is below 1.
     """
+    if step < 1:
+        raise ValueError(f"step: expected at least 1, got {step}")
     if step <= warmup:
         return lr * step / warmup
     done = min((step - 1 - warmup) / max(steps - warmup, 1), 1.0)
@@ -148,12 +153,15 @@ def train(
         its record is handed out.
 
     Raises:
+        TypeError: ``batches`` cannot be called, or the loss does not give ``(total, count)``.
         ValueError: an argument is out of range, or a batch has fewer rows than there are processes.
         CheckpointError: the checkpoint is of another model or of other settings, or it is none, or all are damaged.
         FloatingPointError: a loss or a gradient is not finite; the weights are as they were before that step.
     """
     settings = Settings(steps, lr, min_lr, warmup, weight_decay, list(betas), clip, accumulate, seed, bf16, compile,
                         parallel, processes=place()[1])  # fmt: skip
+    if not callable(batches):
+        raise TypeError(f"batches: expected a function of a number, such as Batches, got {type(batches).__name__}")
     if every is not None and (every < 1 or checkpoint is None):
         raise ValueError(f"every: expected at least 1 and a folder to write to, got {every=}, {checkpoint=}")
     if keep < 1:

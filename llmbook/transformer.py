@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from llmbook.attention import MultiHeadAttention
 from llmbook.cache import LayerCache
+from llmbook.checks import check_positions
 from llmbook.config import EncoderConfig
 from llmbook.embedding import Embedding
 from llmbook.masks import causal_mask, padding_mask
@@ -96,11 +97,16 @@ class Block(nn.Module):
             ``(B, T, d_model)``, or ``(B, K, d_model)`` with ``rows``.
 
         Raises:
-            ValueError: ``memory`` is missing in a block with cross-attention, or given to one without.
+            ValueError: ``memory`` is missing in a block with cross-attention, or given to one without; ``rows`` come
+                together with ``causal`` or ``cache``.
         """
         if (memory is None) != (self.cross is None):
             wanted, came = ("no tensor", "one") if self.cross is None else ("a tensor", "none")
             raise ValueError(f"memory: expected {wanted} in a block with cross={self.cross is not None}, got {came}")
+        if rows is not None and (causal or cache is not None):
+            raise ValueError(
+                "rows: expected neither causal nor cache beside them, which the encoder's blocks never need"
+            )
         if rows is None:
             x = self._residual(
                 x, self.attention_norm, lambda z: self.attention(z, mask=mask, cache=cache, causal=causal)
@@ -176,9 +182,12 @@ class Encoder(nn.Module):
 
         Raises:
             TypeError: ``ids`` are not integers.
-            ValueError: ``ids`` are no ``(B, T)``, too long, or outside the vocabulary; ``types`` in a model without.
+            ValueError: ``ids`` are no ``(B, T)``, too long, or outside the vocabulary; ``types`` in a model without, or
+                unlike ``ids``; ``positions`` outside the rows.
         """
         x = self.embedding(ids, types)
+        if positions is not None:
+            check_positions(positions, ids)
         for block in self.blocks[:-1]:
             x = block(x, mask)
         return self.norm(self.blocks[-1](x, mask, rows=positions))

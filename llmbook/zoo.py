@@ -91,12 +91,17 @@ def save(
         dtype: of the weights on disk, for example ``torch.float16``; the model's own unless given.
 
     Raises:
-        TypeError: the model is of another class.
+        TypeError: the model is of another class; ``dtype`` is no floating-point type.
+        ValueError: the model was changed, so that its config no longer describes it.
         FileExistsError: ``folder`` exists.
     """
     folder = Path(folder)
     if type(model).__name__ not in _CLASSES:
         raise TypeError(f"model: expected one of {', '.join(_CLASSES)}, got {type(model).__name__}")
+    if dtype is not None and not dtype.is_floating_point:
+        raise TypeError(f"dtype: expected a floating-point type, got {dtype}")
+    if [n for n, _ in model.named_parameters()] != [n for n, _ in type(model)(model.config).named_parameters()]:
+        raise ValueError(f"model: expected the parameters of {type(model).__name__}(model.config), got others")
     if folder.exists():
         raise FileExistsError(f"folder: expected a path that does not exist yet, got {folder}")
     folder.parent.mkdir(parents=True, exist_ok=True)

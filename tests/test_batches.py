@@ -130,3 +130,8 @@ def test_random_numbers_go_on_undisturbed(device, fails):
     except KeyError:
         pass
     assert [*actual, draw(device)] == expected
+
+
+def test_tensors_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match=r"rows: expected as many in each tensor, got \[10, 12\]"):
+        Batches((torch.zeros(10), torch.zeros(12)), 4)

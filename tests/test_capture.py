@@ -148,3 +148,9 @@ def test_model_without_attention_is_refused():
     with pytest.raises(ValueError, match="model: expected a model with MultiHeadAttention layers, got Linear"), \
             capture(nn.Linear(2, 2)):  # fmt: skip
         pass
+
+
+def test_compiled_model_is_refused():
+    with pytest.raises(TypeError, match=r"model: expected the model itself, got one that torch.compile made"), \
+            capture(torch.compile(model_of(Encoder))):  # fmt: skip
+        pass

@@ -478,3 +478,14 @@ def test_what_differs_is_listed():
     many = [f"x{i}" for i in range(9)]
     with pytest.raises(CheckpointError, match=r"x4: expected 1, found 2; and 4 more$"):
         require_same(here, "another model", dict.fromkeys(many, 1), dict.fromkeys(many, 2))
+
+
+@pytest.mark.parametrize(("step", "keep"), [(-1, 2), (3, 0)])
+def test_step_and_keep_out_of_range_are_refused(tmp_path, step, keep):
+    with pytest.raises(ValueError, match=f"step, keep: expected step >= 0 and keep >= 1, got step={step}, keep={keep}"):
+        checkpoints.save(tmp_path, step, {}, {}, keep=keep)
+
+
+def test_leftover_may_be_a_file(tmp_path):
+    (tmp_path / ".step-x").write_text("")
+    assert checkpoints.save(tmp_path, 1, {}, {}).is_dir()

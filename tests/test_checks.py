@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from llmbook.checks import check_ids, check_sizes
+from llmbook.checks import check_ids, check_positions, check_sizes
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32], ids=str)
@@ -51,3 +51,34 @@ def test_sizes_must_be_positive_integers(size):
     check_sizes(first=1, second=2)
     with pytest.raises(ValueError, match=re.escape(f"second: expected a positive integer, got {size!r}")):
         check_sizes(first=1, second=size)
+
+
+@pytest.mark.parametrize(
+    ("positions", "error", "message"),
+    [
+        (torch.zeros(2, 3), TypeError, "positions: expected a tensor of int64, got torch.float32 tensor"),
+        ([[0]], TypeError, "positions: expected a tensor of int64, got list"),
+        (
+            torch.zeros(3, dtype=torch.int64),
+            ValueError,
+            "positions: expected shape (B, K) with B=2 as ids have, got (3,)",
+        ),
+        (torch.zeros(1, 3, dtype=torch.int64), ValueError, "expected shape (B, K) with B=2 as ids have, got (1, 3)"),
+        (torch.tensor([[0], [5]]), ValueError, "positions: expected 0 to T - 1 = 4, got 0 to 5"),
+        (torch.tensor([[0], [-1]]), ValueError, "positions: expected 0 to T - 1 = 4, got -1 to 0"),
+    ],
+)
+def test_bad_positions_are_refused(positions, error, message):
+    ids = torch.zeros(2, 5, dtype=torch.int64)
+    check_positions(torch.tensor([[0, 4], [2, 2]]), ids)
+    check_positions(torch.zeros(2, 0, dtype=torch.int64), ids)
+    with pytest.raises(error, match=re.escape(message)):
+        check_positions(positions, ids)
+
+
+def test_range_is_not_looked_at_under_a_transform():
+    def f(ids):
+        check_ids(ids[None], 2)
+        return ids
+
+    assert torch.func.vmap(f)(torch.tensor([[5], [6]])).tolist() == [[5], [6]]

@@ -1,5 +1,7 @@
 """Causal models and encoder–decoders: the future stays hidden, and the cache changes nothing."""
 
+import re
+
 import pytest
 import torch
 from helpers import assert_close, gradients, ids_of, shake
@@ -138,3 +140,36 @@ def test_fixed_source_leaves_a_language_model_of_the_target(positions):
     assert (lm.vocab_size, lm.max_len) == (V, 11)
     one = model.given(SOURCE[:1])
     assert_close(one(IDS), model(SOURCE[:1].expand(B, -1), IDS))  # one source for a whole beam
+
+
+def test_fixed_source_leaves_the_modes_of_the_model_alone():
+    model = translator().train()
+    model.encoder.blocks[1].eval()
+    model.given(SOURCE)
+    assert model.encoder.training and not model.encoder.blocks[1].training
+
+
+def test_several_sources_need_as_many_rows():
+    with pytest.raises(ValueError, match="ids: expected B=2 rows, one a source, got 1"):
+        translator().given(SOURCE)(IDS[:1])
+
+
+def test_source_moves_with_its_model():
+    lm = translator().given(SOURCE).float()
+    assert lm(IDS).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("mask", "error", "message"),
+    [
+        (torch.zeros(T, T), TypeError, "mask: expected a boolean tensor (True = may attend), got torch.float32 tensor"),
+        (
+            torch.ones(B, T, dtype=torch.bool),
+            ValueError,
+            "expected a shape that broadcasts to (2, 3, 7, 7), got (2, 7)",
+        ),
+    ],
+)
+def test_mask_of_the_wrong_kind_is_refused(mask, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        gpt()(IDS, mask)

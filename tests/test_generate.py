@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from llmbook.decoder import EncoderDecoder
 from llmbook.generate import beam_search, generate, next_distribution, stream
+from llmbook.transformer import EncoderConfig
 
 B, T, V, N = 3, 5, 7, 11
 INF = math.inf
@@ -776,3 +778,12 @@ def test_generator_must_be_one_on_the_device_of_the_ids(function):
     refuses(function, ValueError, "generator: expected None or a torch.Generator on cpu, got 7", **CALL, generator=7)
     message = "generator: expected None or a torch.Generator on cpu, got device(type='cuda')"
     refuses(function, ValueError, message, **CALL, generator=Elsewhere())
+
+
+def test_encoder_decoder_needs_its_source_first():
+    model = EncoderDecoder(EncoderConfig(11, d_model=6, n_heads=1, n_layers=1, d_ff=7, max_len=5))
+    with pytest.raises(
+        TypeError, match=r"model: expected a language model, got EncoderDecoder \(an EncoderDecoder is one"
+    ):
+        generate(model, torch.tensor([1]), 3)
+    assert generate(model.given(torch.tensor([[3, 4]])), torch.tensor([1]), 3, temperature=0).shape == (4,)

@@ -9,6 +9,7 @@ from helpers import assert_close, ids_of, shake
 from torch import nn
 
 from llmbook.heads import SequenceClassifier, SpanExtractor, TokenClassifier
+from llmbook.mlm import MaskedLM
 from llmbook.transformer import Encoder, EncoderConfig, padding_mask
 
 B, T, D, V, C = 2, 7, 12, 19, 5
@@ -142,3 +143,9 @@ def test_head_has_the_dtype_and_device_of_its_encoder(head, device):
     model = head()
     assert {p.dtype for p in model.parameters()} == {torch.float64}
     assert isinstance(model.to(device)(IDS.to(device)), torch.Tensor) and isinstance(model, nn.Module)
+
+
+@pytest.mark.parametrize("make", [lambda m: SequenceClassifier(m, 2), lambda m: TokenClassifier(m, 2), SpanExtractor])
+def test_head_needs_an_encoder(make):
+    with pytest.raises(TypeError, match=re.escape("encoder: expected an Encoder, got MaskedLM (a MaskedLM has one")):
+        make(MaskedLM(CONFIG))

@@ -254,3 +254,20 @@ def test_gpt2_with_other_attention_is_refused(hf, tmp_path):
     folder = gpt2(hf, tmp_path / "gpt2", scale_attn_by_inverse_layer_idx=True)[1]
     with pytest.raises(ValueError, match=r"config.json: expected scale_attn_by_inverse_layer_idx=False, got True"):
         load_gpt2(folder)
+
+
+def test_tokenizer_follows_its_options(tmp_path):
+    (tmp_path / "vocab.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "über", "uber", "中", "国"]), "utf8"
+    )
+    assert load_tokenizer(tmp_path).encode("Über 中国").tokens == ["[CLS]", "uber", "中", "国", "[SEP]"]
+    options = {"strip_accents": False, "tokenize_chinese_chars": False, "do_lower_case": True}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(options))
+    assert load_tokenizer(tmp_path).encode("Über 中国").tokens == ["[CLS]", "über", "[UNK]", "[SEP]"]
+    assert load_tokenizer(tmp_path).get_vocab_size() == 8
+
+
+def test_vocabulary_without_separators_is_refused(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n")
+    with pytest.raises(CheckpointError, match=r"expected the tokens \[CLS\] and \[SEP\], found"):
+        load_tokenizer(tmp_path)

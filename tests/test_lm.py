@@ -244,3 +244,18 @@ def test_rows_longer_than_the_model_can_read_are_refused():
 def test_sizes_must_be_positive_integers(size):
     with pytest.raises(ValueError, match=re.escape(f"batch_size: expected a positive integer, got {size!r}")):
         perplexity(Table(scores(V)), tokens(B, T), batch_size=size)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_long_losses_do_not_overflow_half_precision(dtype):
+    ids = torch.randint(8000, (8, 900), generator=torch.Generator().manual_seed(0))
+    logits = torch.zeros(8, 900, 8000, dtype=dtype)
+    total, count = token_losses(logits, ids).sum(), 8 * 899
+    assert (total / count).item() == pytest.approx(math.log(8000), rel=1e-4)
+    assert next_token_loss(logits, ids).dtype == torch.float32
+
+
+def test_targets_may_be_int32():
+    ids = tokens(B, T)
+    model = Table(scores(V))
+    assert perplexity(model, ids.int()) == perplexity(model, ids)

@@ -293,3 +293,41 @@ def test_loss_names_what_is_wrong():
         mlm_loss(torch.zeros(B, K, V), torch.zeros(B, T, dtype=torch.int64))
     with pytest.raises(ValueError, match="reduction: expected 'mean' or 'sum', got 'none'"):
         mlm_loss(torch.zeros(B, K, V), torch.zeros(B, K, dtype=torch.int64), reduction="none")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_long_losses_do_not_overflow_half_precision(dtype):
+    targets = ids_of(8, 900, vocab_size=8000)
+    loss = mlm_loss(torch.zeros(8, 900, 8000, dtype=dtype), targets.int())
+    assert loss.item() == pytest.approx(torch.tensor(8000.0).log().item(), rel=1e-4)
+
+
+def test_special_ids_may_come_in_any_form():
+    ids = sentences(50, T)
+    expected = corrupt(ids)
+    for special in ((i for i in SPECIAL), torch.tensor(SPECIAL), set(SPECIAL)):
+        assert all(torch.equal(x, y) for x, y in zip(corrupt(ids, special_ids=special), expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"special_ids": [PAD, None]}, "special_ids: expected an integer, got None"),
+        ({"mask_id": "[MASK]"}, "mask_id: expected an integer, got '[MASK]'"),
+        ({"words": [[0]]}, "words: expected a tensor of int64, got list"),
+    ],
+)
+def test_masking_names_what_is_of_the_wrong_type(options, message):
+    with pytest.raises(TypeError, match=re.escape(message)):
+        corrupt(torch.tensor([[4]]), **options)
+
+
+def test_words_are_numbered_within_the_row():
+    with pytest.raises(ValueError, match="words: expected -1 to T - 1 = 1, got 2"):
+        corrupt(torch.tensor([[4, 5]]), words=torch.tensor([[0, 2]]))
+
+
+def test_positions_of_one_row_do_not_serve_a_batch():
+    model, ids = model_of(), sentences(B, T)
+    with pytest.raises(ValueError, match="positions: expected shape"):
+        model(ids, torch.zeros(1, 3, dtype=torch.int64))

@@ -860,3 +860,13 @@ def test_batches_of_rows_are_data():
     padded = torch.nn.functional.pad(ids, (0, 2))
     records = train(script.calm(), Batches((padded, padded), 3), script.loss, steps=4)
     assert [record.step for record in records] == [1, 2, 3, 4]
+
+
+def test_batches_are_a_function():
+    with pytest.raises(TypeError, match="batches: expected a function of a number, such as Batches, got Tensor"):
+        train(torch.nn.Linear(2, 2), torch.zeros(3), None, steps=1)
+
+
+def test_steps_are_counted_from_1():
+    with pytest.raises(ValueError, match="step: expected at least 1, got 0"):
+        learning_rate(0, steps=5, lr=1.0)

@@ -7,6 +7,7 @@ import torch
 from helpers import assert_close, gradients, ids_of, normal, shake
 from torch import nn
 
+from llmbook.cache import LayerCache
 from llmbook.transformer import Block, Encoder, EncoderConfig, FeedForward, causal_mask, padding_mask
 
 B, H, T, T_M, D, D_FF, V, LAYERS = 2, 3, 7, 5, 12, 17, 19, 3
@@ -205,6 +206,11 @@ def test_masks_say_who_may_look_where():
         ({"positions": "alibi"}, "positions: expected one of learned, sinusoidal, rotary, none, got 'alibi'"),
         ({"activation": "swish"}, "activation: expected one of gelu, gelu_tanh, relu, got 'swish'"),
         ({"dropout": 1.0}, "dropout: expected a probability below 1, got 1.0"),
+        ({"norm_eps": -1.0}, "norm_eps, init_std: expected 0 or more, got -1.0 and 0.02"),
+        (
+            {"d_model": 15, "positions": "sinusoidal"},
+            "d_model: expected an even number with sinusoidal positions, got 15",
+        ),
         ({"n_types": -1}, "n_types: expected 0 or a positive integer, got -1"),
     ],
 )
@@ -248,3 +254,37 @@ def test_mask_of_the_wrong_shape_is_refused():
         ValueError, match=re.escape("mask: expected a shape that broadcasts to (2, 3, 7, 7), got (2, 7)")
     ):
         Encoder(config())(torch.zeros(B, T, dtype=torch.int64), torch.ones(B, T, dtype=torch.bool))
+
+
+def test_positions_are_refused_by_name():
+    ids = torch.zeros(B, T, dtype=torch.int64)
+    with pytest.raises(
+        ValueError, match=re.escape("positions: expected shape (B, K) with B=2 as ids have, got (1, 3)")
+    ):
+        Encoder(config())(ids, positions=torch.zeros(1, 3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("types", "error", "message"),
+    [
+        (torch.full((B, T), 2), ValueError, "types: expected token ids from 0 to 1, got ids from 2 to 2"),
+        (torch.zeros(B, T), TypeError, "types: expected a tensor of integers, got torch.float32 tensor"),
+        (torch.zeros(B, T + 1, dtype=torch.int64), ValueError, "types: expected shape (2, 7) as ids have, got (2, 8)"),
+    ],
+)
+def test_types_must_fit(types, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        Encoder(config(n_types=2))(torch.zeros(B, T, dtype=torch.int64), types=types)
+
+
+@pytest.mark.parametrize("options", [{"causal": True}, {"cache": LayerCache()}], ids=["causal", "cache"])
+def test_rows_come_alone(options):
+    with pytest.raises(ValueError, match="rows: expected neither causal nor cache beside them"):
+        Block(config())(torch.zeros(B, T, D), rows=torch.zeros(B, 1, dtype=torch.int64), **options)
+
+
+def test_padding_mask_names_what_is_wrong():
+    with pytest.raises(ValueError, match=re.escape("ids: expected shape (B, T), got (7,)")):
+        padding_mask(torch.zeros(T), 0)
+    with pytest.raises(TypeError, match="ids: expected a tensor, got list"):
+        padding_mask([[1]], 0)

@@ -158,3 +158,15 @@ def test_failed_save_leaves_nothing(tmp_path):
     with pytest.raises(TypeError, match="not JSON serializable"):
         zoo.save(model_of(), tmp_path / "model", card={"loss": torch.zeros(1)})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_model_that_its_config_does_not_describe_is_not_saved(tmp_path):
+    message = re.escape("model: expected the parameters of CausalLM(model.config), got others")
+    with pytest.raises(ValueError, match=message):
+        zoo.save(CausalLM(CONFIG, cross=True), tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_are_saved_as_floats(tmp_path):
+    with pytest.raises(TypeError, match=r"dtype: expected a floating-point type, got torch.int8"):
+        zoo.save(model_of(), tmp_path / "model", dtype=torch.int8)
