@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from llmbook.decoder import CausalLM, EncoderDecoder
-from llmbook.lm import evaluating, next_token_loss, perplexity, token_losses
+from llmbook.lm import evaluating, next_token_loss, perplexity, token_losses, training_loss
 from llmbook.ngram import NGram
 from llmbook.nnlm import NNLM
 from llmbook.recurrent import RecurrentLM
@@ -259,3 +259,32 @@ def test_targets_may_be_int32():
     ids = tokens(B, T)
     model = Table(scores(V))
     assert perplexity(model, ids.int()) == perplexity(model, ids)
+
+
+# ---- The neural ones learn
+
+LEARNERS = {
+    **{cell: lambda cell=cell: RecurrentLM(V, 17, cell=cell) for cell in ("rnn", "gru", "lstm")},
+    "two layers, tied": lambda: RecurrentLM(V, 17, 2, tie=True),
+    "NNLM": lambda: NNLM(V, 2, 5, 17),
+    "NNLM, indirect": lambda: NNLM(V, 2, 5, 17, direct=False),
+    "GPT": lambda: CausalLM(EncoderConfig(V, **SIZES, init_std=0.2)),
+}
+
+
+@pytest.mark.parametrize("make", LEARNERS.values(), ids=LEARNERS)
+def test_model_learns_what_the_token_before_the_last_decides(make):
+    torch.manual_seed(0)
+    ids = tokens(23, 13)
+    for t in range(2, ids.shape[1]):  # w_t = w_{t−2} + 3
+        ids[:, t] = (ids[:, t - 2] + 3) % V
+    model = make()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(150):
+        optimizer.zero_grad()
+        total, count = training_loss(model, ids)
+        (total / count).backward()
+        optimizer.step()
+    with torch.no_grad():
+        right = model(ids)[:, 1:-1].argmax(-1) == ids[:, 2:]
+    assert right.float().mean() > 0.95

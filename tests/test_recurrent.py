@@ -10,7 +10,6 @@ import torch
 from helpers import normal
 from torch import Tensor, nn
 
-from llmbook.lm import next_token_loss
 from llmbook.recurrent import CELLS, GRUCell, LSTMCell, Recurrent, RecurrentLM, RNNCell
 
 B, T, D_IN, D_HIDDEN, V = 2, 7, 3, 5, 11
@@ -228,33 +227,6 @@ def test_dropout_acts_before_and_after_the_network_in_training_alone():
         assert_close(dropped[dropped != 0], 2 * whole[dropped != 0])
     model.eval()
     assert torch.equal(model(ids), model(ids))
-
-
-# ---- They learn
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        *(lambda cell=cell: RecurrentLM(V, 17, cell=cell) for cell in CELLS),
-        lambda: RecurrentLM(V, 17, 2, tie=True),
-    ],
-    ids=[*CELLS, "two layers, tied"],
-)
-def test_model_learns_what_the_token_before_the_last_decides(make):
-    torch.manual_seed(0)
-    ids = tokens(23, 13)
-    for t in range(2, ids.shape[1]):  # w_t = w_{t−2} + 3
-        ids[:, t] = (ids[:, t - 2] + 3) % V
-    model = make()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    for _ in range(150):
-        optimizer.zero_grad()
-        next_token_loss(model(ids), ids).backward()
-        optimizer.step()
-    with torch.no_grad():
-        right = model(ids)[:, 1:-1].argmax(-1) == ids[:, 2:]
-    assert right.float().mean() > 0.95
 
 
 # ---- What is refused

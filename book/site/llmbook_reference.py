@@ -40,6 +40,7 @@ def configure(app: Sphinx, config: Any) -> None:
     config.python_use_unqualified_type_names = True
     config.maximum_signature_line_length = 72
     config.html_domain_indices = False
+    config.toc_object_entries_show_parents = "hide"
     config.nitpick_ignore_regex = [
         (r"py:(class|obj|exc)", OTHERS),
         (r"py:class", r"Array"),  # llmbook.reference's name for numpy's
