@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from llmbook.cache import LayerCache
+from llmbook.checks import check_attention, kind
 from llmbook.masks import causal_mask
 from llmbook.positions import rotate
 
@@ -37,7 +38,7 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None, *, scale
         TypeError: a tensor is not floating point, the mask is not boolean, or dtypes differ.
         ValueError: the shapes do not fit together.
     """
-    _check(q, k, k, mask)
+    check_attention(q, k, k, mask)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     scores = (q * scale) @ k.transpose(-2, -1)  # scaling q costs T·d, scaling the scores T·T
     if mask is None:
@@ -65,7 +66,7 @@ def attention(
     Raises:
         TypeError, ValueError: as :func:`attention_weights`, for ``v`` too.
     """
-    _check(q, k, v, mask)
+    check_attention(q, k, v, mask)
     weights = attention_weights(q, k, mask, scale=scale)
     return weights @ v, weights
 
@@ -84,7 +85,7 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None,
     Raises:
         TypeError, ValueError: as :func:`attention`; and ``causal`` needs as many keys as queries, and no mask.
     """
-    _check(q, k, v, mask)
+    check_attention(q, k, v, mask)
     if causal and (mask is not None or q.shape[-2] != k.shape[-2]):
         raise ValueError(f"causal: expected no mask and T_q = T_k, got T_q={q.shape[-2]}, T_k={k.shape[-2]} and "
                          f"{'no' if mask is None else 'a'} mask")  # fmt: skip
@@ -114,7 +115,7 @@ def tiled_attention(
     Raises:
         TypeError, ValueError: as :func:`attention`; and ``tile`` must be two positive integers.
     """
-    _check(q, k, v, mask)
+    check_attention(q, k, v, mask)
     if not isinstance(tile, tuple | list) or len(tile) != 2 or not all(isinstance(n, int) and n > 0 for n in tile):
         raise ValueError(f"tile: expected two positive integers (queries, keys), got {tile!r}")
     if mask is not None:
@@ -227,7 +228,7 @@ class MultiHeadAttention(nn.Module):
     def _project(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
         for name, z in (("x", x), ("context", context)):
             if z is not None and (not isinstance(z, Tensor) or not z.is_floating_point()):
-                raise TypeError(f"{name}: expected a floating-point tensor, got {_kind(z)}")
+                raise TypeError(f"{name}: expected a floating-point tensor, got {kind(z)}")
             if z is not None and (z.ndim < 2 or z.shape[-1] != self.d_model):
                 raise ValueError(f"{name}: expected shape (..., T, d_model={self.d_model}), got {tuple(z.shape)}")
         if context is None:
@@ -264,49 +265,3 @@ class MultiHeadAttention(nn.Module):
                  "W_o.weight": layer.out_proj.weight, "W_o.bias": layer.out_proj.bias}  # fmt: skip
         new.load_state_dict({name: value for name, value in state.items() if value is not None})
         return new.train(layer.training)
-
-
-def _check(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> None:
-    """Refuse what does not fit together, naming the argument and the shapes."""
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            raise TypeError(f"{name}: expected a floating-point tensor, got {_kind(x)}")
-        if x.ndim < 2:
-            raise ValueError(f"{name}: expected at least 2 axes (..., T, d), got shape {tuple(x.shape)}")
-        if x.dtype != q.dtype:
-            raise TypeError(f"{name}: expected the dtype of q, {q.dtype}, got {x.dtype}")
-    if q.shape[-1] != k.shape[-1] or q.shape[-1] == 0:
-        raise ValueError(f"k: expected d_k={q.shape[-1]} > 0 as in q {tuple(q.shape)}, got shape {tuple(k.shape)}")
-    if k.shape[-2] != v.shape[-2]:
-        raise ValueError(f"v: expected T_k={k.shape[-2]} rows as in k {tuple(k.shape)}, got shape {tuple(v.shape)}")
-    leading = q.shape[:-2]
-    if not leading == k.shape[:-2] == v.shape[:-2]:  # asked first, as torch.broadcast_shapes is slow
-        try:
-            leading = torch.broadcast_shapes(leading, k.shape[:-2])
-            torch.broadcast_shapes(leading, v.shape[:-2])
-        except RuntimeError:
-            shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
-            raise ValueError(f"q, k, v: leading axes do not broadcast together, got shapes {shapes}") from None
-    if mask is not None:
-        check_mask(mask, (*leading, q.shape[-2], k.shape[-2]))
-
-
-def check_mask(mask: Tensor, scores: tuple[int, ...]) -> Tensor:
-    """``mask`` itself, if it is boolean and broadcasts to the shape of the scores.
-
-    Raises:
-        TypeError, ValueError: it is not, or does not.
-    """
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        raise TypeError(f"mask: expected a boolean tensor (True = may attend), got {_kind(mask)}")
-    try:
-        fits = torch.broadcast_shapes(mask.shape, scores) == scores
-    except RuntimeError:
-        fits = False
-    if not fits:
-        raise ValueError(f"mask: expected a shape that broadcasts to {scores}, got {tuple(mask.shape)}")
-    return mask
-
-
-def _kind(x: object) -> str:
-    return f"{x.dtype} tensor" if isinstance(x, Tensor) else type(x).__name__

@@ -22,8 +22,7 @@ def check_ids(ids: Tensor, vocab_size: int, max_len: int | None = None, *, start
         TypeError, ValueError: with the name of the argument, what was expected and what came.
     """
     if not isinstance(ids, Tensor) or ids.dtype not in (torch.int64, torch.int32):
-        got = f"{ids.dtype} tensor" if isinstance(ids, Tensor) else type(ids).__name__
-        raise TypeError(f"{name}: expected a tensor of integers, got {got}")
+        raise TypeError(f"{name}: expected a tensor of integers, got {kind(ids)}")
     if ids.ndim != 2 or ids.numel() == 0:
         raise ValueError(f"{name}: expected shape (B, T) with B, T >= 1, got {tuple(ids.shape)}")
     if max_len is not None and start + ids.shape[1] > max_len:
@@ -42,8 +41,7 @@ def check_positions(positions: Tensor, ids: Tensor, *, name: str = "positions") 
         TypeError, ValueError: with the name of the argument, what was expected and what came.
     """
     if not isinstance(positions, Tensor) or positions.dtype != torch.int64:
-        got = f"{positions.dtype} tensor" if isinstance(positions, Tensor) else type(positions).__name__
-        raise TypeError(f"{name}: expected a tensor of int64, got {got}")
+        raise TypeError(f"{name}: expected a tensor of int64, got {kind(positions)}")
     if positions.ndim != 2 or len(positions) != len(ids):
         raise ValueError(f"{name}: expected shape (B, K) with B={len(ids)} as ids have, got {tuple(positions.shape)}")
     if positions.numel() and readable(positions):
@@ -70,3 +68,54 @@ def check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise ValueError(f"{name}: expected a positive integer, got {size!r}")
+
+
+def check_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> None:
+    """Refuse queries, keys, values and a mask that do not fit together.
+
+    Raises:
+        TypeError, ValueError: with the name of the argument, what was expected and what came.
+    """
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            raise TypeError(f"{name}: expected a floating-point tensor, got {kind(x)}")
+        if x.ndim < 2:
+            raise ValueError(f"{name}: expected at least 2 axes (..., T, d), got shape {tuple(x.shape)}")
+        if x.dtype != q.dtype:
+            raise TypeError(f"{name}: expected the dtype of q, {q.dtype}, got {x.dtype}")
+    if q.shape[-1] != k.shape[-1] or q.shape[-1] == 0:
+        raise ValueError(f"k: expected d_k={q.shape[-1]} > 0 as in q {tuple(q.shape)}, got shape {tuple(k.shape)}")
+    if k.shape[-2] != v.shape[-2]:
+        raise ValueError(f"v: expected T_k={k.shape[-2]} rows as in k {tuple(k.shape)}, got shape {tuple(v.shape)}")
+    leading = q.shape[:-2]
+    if not leading == k.shape[:-2] == v.shape[:-2]:  # asked first, as torch.broadcast_shapes is slow
+        try:
+            leading = torch.broadcast_shapes(leading, k.shape[:-2])
+            torch.broadcast_shapes(leading, v.shape[:-2])
+        except RuntimeError:
+            shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
+            raise ValueError(f"q, k, v: leading axes do not broadcast together, got shapes {shapes}") from None
+    if mask is not None:
+        check_mask(mask, (*leading, q.shape[-2], k.shape[-2]))
+
+
+def check_mask(mask: Tensor, scores: tuple[int, ...]) -> Tensor:
+    """``mask`` itself, if it is boolean and broadcasts to the shape of the scores.
+
+    Raises:
+        TypeError, ValueError: it is not, or does not.
+    """
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        raise TypeError(f"mask: expected a boolean tensor (True = may attend), got {kind(mask)}")
+    try:
+        fits = torch.broadcast_shapes(mask.shape, scores) == scores
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(f"mask: expected a shape that broadcasts to {scores}, got {tuple(mask.shape)}")
+    return mask
+
+
+def kind(x: object) -> str:
+    """What ``x`` is, in the words of a message."""
+    return f"{x.dtype} tensor" if isinstance(x, Tensor) else type(x).__name__

@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llmbook.attention import check_mask
 from llmbook.cache import KVCache
-from llmbook.checks import check_ids
+from llmbook.checks import check_ids, check_mask
 from llmbook.lm import evaluating
 from llmbook.masks import causal_mask
 from llmbook.transformer import Block, Embedding, Encoder, EncoderConfig, final_norm, initialise

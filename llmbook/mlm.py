@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llmbook.checks import kind
 from llmbook.lm import IGNORE
 from llmbook.transformer import Encoder, EncoderConfig, activation_function, initialise
 
@@ -185,7 +186,7 @@ def _check_masking(
     ids: Tensor, mask_id: int, vocab_size: int, special_ids: list[int], p: float, words: Tensor | None
 ) -> None:
     if not isinstance(ids, Tensor) or ids.dtype != torch.int64:
-        raise TypeError(f"ids: expected a tensor of int64, got {getattr(ids, 'dtype', type(ids).__name__)}")
+        raise TypeError(f"ids: expected a tensor of int64, got {kind(ids)}")
     if ids.ndim != 2:
         raise ValueError(f"ids: expected shape (B, T), got {tuple(ids.shape)}")
     if not 0 <= p <= 1:
@@ -196,7 +197,7 @@ def _check_masking(
     if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
         raise ValueError(f"ids: expected 0 to {vocab_size - 1}, got {int(ids.min())} to {int(ids.max())}")
     if words is not None and (not isinstance(words, Tensor) or words.dtype != torch.int64):
-        raise TypeError(f"words: expected a tensor of int64, got {getattr(words, 'dtype', type(words).__name__)}")
+        raise TypeError(f"words: expected a tensor of int64, got {kind(words)}")
     if words is not None and words.numel() and int(words.max()) >= ids.shape[1]:
         raise ValueError(f"words: expected -1 to T - 1 = {ids.shape[1] - 1}, got {int(words.max())}")
     if words is not None and words.shape != ids.shape:
