@@ -10,6 +10,8 @@ import torch
 
 from llmbook import reference
 from llmbook.attention import attention_weights
+from llmbook.mlm import MaskedLM
+from llmbook.transformer import EncoderConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "book" / "errata.md", ROOT / "zh" / "book" / "errata.md"]
@@ -81,3 +83,19 @@ def test_e4_1_6_keys_are_rows():
     assert (Q @ keys_as_rows.T).shape == (3,)
     with pytest.raises(ValueError):
         Q @ keys_as_rows  # its transpose, the keys as columns, does not fit
+
+
+def test_e4_3_1_prediction_sees_the_corrupted_sequence():
+    torch.manual_seed(0)
+    model = MaskedLM(EncoderConfig(vocab_size=11, d_model=8, n_heads=2, n_layers=2, d_ff=16, max_len=5)).eval()
+    mask_id, here, there = 3, 1, 3  # two masked positions
+
+    def prediction(x, *masked):
+        corrupted = x.clone()
+        corrupted[0, list(masked)] = mask_id
+        return model(corrupted)[0, here]
+
+    x, other = torch.tensor([[4, 5, 6, 7, 8]]), torch.tensor([[4, 5, 6, 9, 8]])  # they differ `there` alone
+    assert torch.equal(prediction(x, here, there), prediction(other, here, there))
+    assert not torch.allclose(prediction(x, here), prediction(other, here))  # what the document's formula would see
+    assert not torch.allclose(prediction(x, here), prediction(x, here, there))
