@@ -42,7 +42,7 @@ def capture(model: nn.Module) -> Iterator[AttentionMaps]:
         TypeError: the model is compiled: what was compiled does not look for hooks.
         ValueError: the model has no :class:`llmbook.attention.MultiHeadAttention`.
     """
-    if hasattr(model, "_orig_mod"):
+    if hasattr(model, "_orig_mod") or any(m._compiled_call_impl is not None for m in model.modules()):
         raise TypeError(
             "model: expected the model itself, got one that torch.compile made; capture what it was made of"
         )

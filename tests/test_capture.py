@@ -150,7 +150,11 @@ def test_model_without_attention_is_refused():
         pass
 
 
-def test_compiled_model_is_refused():
+@pytest.mark.parametrize("in_place", [False, True])
+def test_compiled_model_is_refused(in_place):
+    model = model_of(Encoder)
+    if in_place:
+        model.blocks[1].compile()
     with pytest.raises(TypeError, match=r"model: expected the model itself, got one that torch.compile made"), \
-            capture(torch.compile(model_of(Encoder))):  # fmt: skip
+            capture(model if in_place else torch.compile(model)):  # fmt: skip
         pass
