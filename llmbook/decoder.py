@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from llmbook.cache import KVCache
 from llmbook.checks import check_ids, check_mask
-from llmbook.lm import evaluating
 from llmbook.masks import causal_mask
-from llmbook.transformer import Block, Embedding, Encoder, EncoderConfig, final_norm, initialise
+from llmbook.modes import in_mode
+from llmbook.transformer import Encoder, EncoderConfig, Stack
 
 
-class CausalLM(nn.Module):
+class CausalLM(Stack):
     """A language model: ``ids (B, T) → logits (B, T, V)``, where ``logits[:, t]`` score the token at ``t + 1``.
 
     The logits are dot products of the last vectors with the token embeddings, which thus serve twice (Press & Wolf,
@@ -29,13 +29,9 @@ class CausalLM(nn.Module):
     """
 
     def __init__(self, config: EncoderConfig, *, cross: bool = False) -> None:
-        super().__init__()
-        self.config, self.vocab_size = config, config.vocab_size
+        super().__init__(config, cross=cross)
+        self.vocab_size = config.vocab_size
         self.max_len: int | None = config.max_len
-        self.embedding = Embedding(config)
-        self.blocks = nn.ModuleList(Block(config, cross=cross) for _ in range(config.n_layers))
-        self.norm = final_norm(config)
-        initialise(self, config)
 
     def forward(
         self,
@@ -122,14 +118,15 @@ class Translation(nn.Module):
     """
 
     memory: Tensor
+    memory_mask: Tensor | None
 
     def __init__(self, model: EncoderDecoder, source: Tensor, source_mask: Tensor | None = None) -> None:
         super().__init__()
         self.decoder, self.vocab_size, self.max_len = model.decoder, model.decoder.vocab_size, model.decoder.max_len
-        with torch.no_grad(), evaluating(model.encoder):
+        with torch.no_grad(), in_mode(model.encoder, training=False):
             memory = model.encoder(source, source_mask)
         self.register_buffer("memory", memory, persistent=False)
-        self.memory_mask = source_mask
+        self.register_buffer("memory_mask", source_mask, persistent=False)
 
     def forward(self, ids: Tensor, *, cache: KVCache | None = None) -> Tensor:
         """Target ids ``(B, T)`` to logits ``(B, T, V)``; a source of one row serves every row of ``ids``.

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmbook.checks import check_ids, check_sizes
-from llmbook.lm import LanguageModel, evaluating
+from llmbook.lm import LanguageModel
+from llmbook.modes import in_mode
 
 
 def next_distribution(
@@ -167,7 +168,7 @@ class _Context:
         model, ids, max_len = self.model, self.ids, self.model.max_len
         if max_len is not None and ids.shape[1] > max_len:
             ids, self.cache = ids[:, -max_len:], None  # every token has moved
-        with evaluating(model):
+        with in_mode(model, training=False):
             logits = model(ids) if self.cache is None else model(ids[:, self.cache.length :], cache=self.cache)
         return logits[:, -1]  # (B, V): the scores of the token that comes next
 

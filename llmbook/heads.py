@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from llmbook.transformer import Encoder
+from llmbook.transformer import Encoder, initialise
 
 
 class SequenceClassifier(nn.Module):
@@ -145,6 +145,5 @@ def _linear(encoder: Encoder, n_out: int) -> nn.Linear:
     if not isinstance(n_out, int) or n_out < 1:
         raise ValueError(f"n_classes: expected a positive integer, got {n_out!r}")
     layer = nn.Linear(encoder.config.d_model, n_out)
-    nn.init.normal_(layer.weight, std=encoder.config.init_std)
-    nn.init.zeros_(layer.bias)
+    initialise(layer, encoder.config)
     return layer.to(encoder.embedding.tokens.weight)

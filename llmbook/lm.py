@@ -9,7 +9,6 @@ in doubt has 1 (Jelinek, Mercer, Bahl & Baker, 1977).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmbook.checks import check_ids, check_sizes
+from llmbook.modes import in_mode
 
 IGNORE = -100
 """The target that stands for "no prediction here", as in torch's ``cross_entropy``."""
@@ -115,26 +115,13 @@ def perplexity(model: LanguageModel, ids: Tensor, *, pad_id: int | None = None, 
     check_ids(ids, model.vocab_size, model.max_len)
     check_sizes(batch_size=batch_size)
     total, count = 0.0, 0
-    with evaluating(model):
+    with in_mode(model, training=False):
         for batch in ids.split(batch_size):
             losses = token_losses(model(batch), batch, pad_id)
             total, count = total + losses.sum().item(), count + losses.numel()
     if count == 0:
         raise ValueError(_nothing(ids, pad_id))
     return torch.tensor(total / count, dtype=torch.float64).exp().item()  # ∞ where math.exp would overflow
-
-
-@contextmanager
-def evaluating(model: LanguageModel | nn.Module) -> Iterator[None]:
-    """``with evaluating(model):`` every part of it in evaluation mode, and afterwards in the mode it was in."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _nothing(ids: Tensor, pad_id: int | None) -> str:

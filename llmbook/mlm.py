@@ -118,7 +118,7 @@ class MaskedLM(nn.Module):
         self.activation = activation_function(config.activation)
         self.norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-        initialise(self, config)
+        initialise(self.transform, config)
 
     def forward(
         self,

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +28,7 @@ from tqdm.auto import tqdm
 from llmbook import checkpoints
 from llmbook.batches import Batch, Batches, map_tensors, seed_all, tensors_of, undisturbed
 from llmbook.checkpoints import CheckpointError, kinds, require_same
+from llmbook.modes import in_mode
 from llmbook.processes import gather, hold, named, place, scatter, share, sums, wait, whole
 
 __all__ = ["Batches", "Record", "Settings", "learning_rate", "train"]
@@ -205,7 +205,7 @@ class _Run:
         began, s = time.perf_counter(), self.settings
         self.optimizer.zero_grad()  # what the caller may have left there
         micro = range((step - 1) * s.accumulate, step * s.accumulate)
-        with _training(self.model), undisturbed(self.device), torch.enable_grad():
+        with in_mode(self.model, training=True), undisturbed(self.device), torch.enable_grad():
             parts = [self.backward(i, batches, last=i == micro[-1]) for i in micro]
         totals, counts, tokens = zip(*parts, strict=True)
         total, count = sums([sum(map(float, totals)), sum(map(float, counts))], self.device)
@@ -280,15 +280,3 @@ def _checked(result: Any) -> tuple[Tensor, int | Tensor]:
     if isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], Tensor) and result[0].ndim == 0:
         return result
     raise TypeError(f"loss: expected (total, count), a tensor without axes and a number, got {type(result).__name__}")
-
-
-@contextmanager
-def _training(model: nn.Module) -> Iterator[None]:
-    """Training mode inside; afterwards every module is in the mode that it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.train()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

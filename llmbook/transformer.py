@@ -144,20 +144,31 @@ def rows_of(mask: Tensor | None, rows: Tensor) -> Tensor | None:
     return mask.gather(2, rows[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3]))
 
 
-class Encoder(nn.Module):
-    """The Transformer encoder: every position's vector, made of all positions that the mask lets it read.
+class Stack(nn.Module):
+    """What encoders and decoders are made of: an embedding, ``n_layers`` blocks, and perhaps a last layer norm.
 
     Post-norm is as in Vaswani et al. (2017, section 3.1) and BERT; pre-norm ends in one more layer norm, without which
     the sum of all sublayers would leave unnormalised (Xiong et al., 2020, table 1).
+
+    Args:
+        config: the sizes and choices.
+        cross: whether the blocks have the attention that reads another sequence.
     """
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, *, cross: bool = False) -> None:
         super().__init__()
         self.config = config
         self.embedding = Embedding(config)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
-        self.norm = final_norm(config)
+        self.blocks = nn.ModuleList(Block(config, cross=cross) for _ in range(config.n_layers))
+        self.norm = nn.LayerNorm(config.d_model, eps=config.norm_eps) if config.norm == "pre" else nn.Identity()
         initialise(self, config)
+
+
+class Encoder(Stack):
+    """The Transformer encoder: every position's vector, made of all positions that the mask lets it read."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__(config)
 
     def forward(
         self,
@@ -191,11 +202,6 @@ class Encoder(nn.Module):
         for block in self.blocks[:-1]:
             x = block(x, mask)
         return self.norm(self.blocks[-1](x, mask, rows=positions))
-
-
-def final_norm(config: EncoderConfig) -> nn.Module:
-    """What follows the last block: a layer norm in a pre-norm model, nothing in a post-norm one."""
-    return nn.LayerNorm(config.d_model, eps=config.norm_eps) if config.norm == "pre" else nn.Identity()
 
 
 def initialise(model: nn.Module, config: EncoderConfig) -> None:

@@ -11,6 +11,7 @@ import browser as browser_tool
 import pytest
 import torch
 import website
+from helpers import no_cuda
 
 ROOT = Path(__file__).parents[1]
 torch.set_num_threads(1)
@@ -18,9 +19,6 @@ torch.set_num_threads(1)
 # as root, in a container, and with no network that Chromium might ask for updates
 CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
             "--disable-component-update", "--disable-sync"]  # fmt: skip
-
-
-no_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch.cuda.is_available() is false")
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=no_cuda)])

@@ -1,8 +1,10 @@
 """What the tests of the models share: reproducible numbers, gradients, and a comparison with a stated tolerance."""
 
+import pytest
 import torch
 from torch import Tensor
 
+no_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch.cuda.is_available() is false")
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 

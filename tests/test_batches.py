@@ -14,12 +14,6 @@ from llmbook.batches import Batches, map_tensors, seed_all, tensors_of, undistur
 N, T = 13, 5
 CPU = torch.device("cpu")
 quick = settings(deadline=None, derandomize=True, max_examples=40)
-no_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch.cuda.is_available() is false")
-
-
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=no_cuda)])
-def device(request):
-    return torch.device(request.param)
 
 
 class Pair(NamedTuple):

@@ -24,12 +24,6 @@ INF = math.inf
 
 quick = settings(deadline=None, derandomize=True, max_examples=200)
 dtypes = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-no_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch.cuda.is_available() is false")
-
-
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=no_cuda)])
-def device(request):
-    return torch.device(request.param)
 
 
 def normal(*shape, seed=0):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from llmbook.decoder import CausalLM, EncoderDecoder
-from llmbook.lm import evaluating, next_token_loss, perplexity, token_losses, training_loss
+from llmbook.lm import next_token_loss, perplexity, token_losses, training_loss
 from llmbook.ngram import NGram
 from llmbook.nnlm import NNLM
 from llmbook.recurrent import RecurrentLM
@@ -125,15 +125,6 @@ def test_perplexity_evaluates_and_leaves_every_part_as_it_was():
     model.dropout.train()
     perplexity(model.eval(), tokens(B, T))
     assert (model.training, model.dropout.training) == (False, False)
-
-
-def test_mode_is_restored_after_an_error():
-    model = Table(scores(V))
-    with pytest.raises(ZeroDivisionError), evaluating(model):
-        assert not model.training
-        raise ZeroDivisionError
-    assert model.training
-    assert model.dropout.training
 
 
 # ---- What every language model promises

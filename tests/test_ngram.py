@@ -16,18 +16,12 @@ from llmbook.ngram import NGram
 
 V = 5
 quick = settings(deadline=None, derandomize=True, max_examples=60)
-no_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch.cuda.is_available() is false")
 
 sequences = st.lists(st.lists(st.integers(0, V - 1), max_size=12), max_size=7)
 orders = st.integers(1, 5)
 batches = st.integers(1, 7).flatmap(
     lambda t: st.lists(st.lists(st.integers(0, V - 1), min_size=t, max_size=t), min_size=1, max_size=3)
 )
-
-
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=no_cuda)])
-def device(request):
-    return torch.device(request.param)
 
 
 # ---- The oracle: every probability on its own, by going through the whole corpus

@@ -175,6 +175,19 @@ def test_jupyter_book_alone_builds_an_edition_with_a_working_switch(tmp_path, fo
     assert (page.parent / href).resolve() == copy.resolve() / other / f"{CHAPTER}.html"
 
 
+def test_a_build_that_failed_fails_again_until_it_is_mended(tmp_path):
+    book = copy_of_the_book(tmp_path)
+    page = book / "book" / "errata.md"
+    good = page.read_text("utf8")
+    page.write_text(good + "\n{doc}`nowhere`\n", "utf8")
+    run = [sys.executable, book / "tools" / "website.py", "build"]
+    for _ in range(2):
+        done = subprocess.run(run, capture_output=True, text=True)
+        assert done.returncode == 1 and "nowhere" in done.stderr + done.stdout
+    page.write_text(good, "utf8")
+    build_site(book)
+
+
 def test_a_taken_port_ends_in_one_sentence():
     with website.server(0) as taken:
         port = taken.server_port

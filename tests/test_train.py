@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 import training_script as script
+from helpers import no_cuda
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -27,12 +28,6 @@ from llmbook.checkpoints import CheckpointError, latest, load, save
 from llmbook.train import Batches, Record, learning_rate, train
 
 quick = settings(deadline=None, derandomize=True, max_examples=40)
-no_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch.cuda.is_available() is false")
-
-
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=no_cuda)])
-def device(request):
-    return torch.device(request.param)
 
 
 # ---- Toys: a linear model, and data in which every micro-batch has another number of targets

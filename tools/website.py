@@ -24,12 +24,12 @@ def build_edition(edition: str) -> int:
     """Build one edition as `jupyter-book build -W -n --keep-going` does, into ``_build/site/<edition>``."""
     from jupyter_book.sphinx import build_sphinx
 
-    source = SOURCES[edition]
+    source, doctrees = SOURCES[edition], ROOT / "_build" / "doctrees" / edition
     toc = {"external_toc_path": (source / "_toc.yml").as_posix(), "latex_individualpages": False}
     failed = build_sphinx(
         source,
         SITE / edition,
-        doctreedir=ROOT / "_build" / "doctrees" / edition,
+        doctreedir=doctrees,
         path_config=source / "_config.yml",
         noconfig=True,
         confoverrides=toc | {"nitpicky": True},
@@ -37,6 +37,8 @@ def build_edition(edition: str) -> int:
         keep_going=True,
         quiet=True,
     )
+    if failed:  # else the next build would take the page for built, and pass
+        (doctrees / "environment.pickle").unlink(missing_ok=True)
     return int(bool(failed))
 
 
