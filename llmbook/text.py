@@ -22,9 +22,9 @@ from torch import Tensor
 from llmbook import sources
 from llmbook.sources import SOURCES, Source
 
-__all__ = ["SOURCES", "SPECIAL", "Graded", "Packed", "Pair", "Poem", "Source", "Text", "clean", "encode", "graded", "near_duplicates",
-           "pack", "pairs", "poems", "simplified", "split", "texts", "train_bpe", "train_characters", "train_wordpiece",
-           "verses"]  # fmt: skip
+__all__ = ["SOURCES", "SPECIAL", "Graded", "Packed", "Pair", "Poem", "Source", "Text", "chapters", "clean", "encode",
+           "graded", "near_duplicates", "pack", "pairs", "poems", "simplified", "split", "stream", "texts", "train_bpe",
+           "train_characters", "train_wordpiece", "verse", "verses"]  # fmt: skip
 
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")
 """The tokens that every tokenizer of the book begins with: ids 0 to 4."""
@@ -94,7 +94,7 @@ def _check_unicode(name: str, text: str) -> None:
 
 @functools.cache
 def _converter() -> Callable[[str], str]:
-    from opencc import OpenCC  # type: ignore[import-untyped]  # half a second, only for Chinese
+    from opencc import OpenCC  # half a second, only for Chinese
 
     convert: Callable[[str], str] = OpenCC("t2s").convert
     return convert
@@ -142,7 +142,8 @@ def verses() -> list[Text]:
     Raises:
         FetchError: the text cannot be had.
     """
-    return [Text(f"bible {r['id']}", clean(r["en"]), f"bible {r['chapter']}", r["genre"]) for r in sources.rows("bible")]
+    found = sources.rows("bible")
+    return [Text(f"bible {r['id']}", clean(r["en"]), f"bible {r['chapter']}", r["genre"]) for r in found]
 
 
 def poems() -> list[Poem]:
@@ -180,6 +181,27 @@ def texts(language: str) -> list[Text]:
     found = [getattr(pair, language) for pair in pairs()] + (verses() if language == "en" else [])
     unique = {record.text: record for record in reversed(found) if _key(record.text) not in kept}
     return list(reversed(unique.values()))
+
+
+def chapters() -> list[Text]:
+    """The World English Bible, a record a chapter, its verses joined by blanks: prose for a causal language model.
+
+    Raises:
+        FetchError: the text cannot be had.
+    """
+    whole: dict[str, list[Text]] = {}
+    for verse in verses():
+        whole.setdefault(verse.group, []).append(verse)
+    return [Text(group, " ".join(v.text for v in found), group, found[0].genre) for group, found in whole.items()]
+
+
+def verse() -> list[Text]:
+    """Tang poems as text: the title, and a line of text for each couplet's half.
+
+    Raises:
+        FetchError: the text cannot be had.
+    """
+    return [Text(poem.id, "\n".join([poem.title, *poem.lines]), poem.group) for poem in poems()]
 
 
 def _key(text: str) -> str:
@@ -288,10 +310,10 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
     Text is lower-cased, and what no piece covers becomes ``[UNK]``, so decoding does not give back all of it.
     """
-    from tokenizers.implementations import BertWordPieceTokenizer
+    from tokenizers import BertWordPieceTokenizer
 
     tokenizer = BertWordPieceTokenizer()
-    tokenizer.train_from_iterator(texts, vocab_size=vocab_size, special_tokens=_special(), show_progress=False)
+    tokenizer.train_from_iterator(iter(texts), vocab_size=vocab_size, special_tokens=[*_special()], show_progress=False)
     return Tokenizer.from_str(tokenizer.to_str())
 
 
@@ -386,3 +408,23 @@ def pack(sequences: Iterable[Sequence[int]], length: int, *, special: Mapping[st
         ids[i, : len(flat)] = torch.tensor(flat)
         segments[i, : len(flat)] = torch.tensor([k for k, piece in enumerate(row_) for _ in piece])
     return Packed(ids, segments)
+
+
+def stream(sequences: Iterable[Sequence[int]], length: int, *, special: Mapping[str, int] | None = None) -> Tensor:
+    """One long sequence, each text as ``[CLS] … [SEP]``, cut into rows ``(N, T)`` (Radford et al., 2019).
+
+    A row may begin in the middle of a text; what is left over at the end, less than a row, is dropped.
+
+    Args:
+        sequences: the token ids of each text.
+        length: T.
+        special: the ids of ``[CLS]`` and ``[SEP]``; 1 and 2 unless given.
+
+    Raises:
+        ValueError: ``length`` is below 1.
+    """
+    if length < 1:
+        raise ValueError(f"length: expected at least 1, got {length}")
+    cls, sep = ((special or {}).get(name, i) for i, name in enumerate(SPECIAL[1:3], start=1))
+    flat = torch.tensor([token for ids in sequences for token in (cls, *ids, sep)], dtype=torch.int64)
+    return flat[: len(flat) // length * length].view(-1, length)
