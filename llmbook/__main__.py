@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
             data()
         else:
             train_model(options.recipe, options.out or Path("runs") / Path(options.recipe).stem)
-    except (ValueError, OSError, RuntimeError) as problem:
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as problem:
         print(f"llmbook: {problem}", file=sys.stderr)
         return 1
     return 0
@@ -51,7 +51,9 @@ def train_model(name: str, folder: Path) -> None:
         prepared = pretrain.prepare(recipe)
         model = pretrain.pretrain(recipe, prepared, folder, device=device, progress=True)
         if place()[0] == 0:
-            model.half().float()  # measured as it is written
+            with torch.no_grad():  # measured as it is written
+                for p in model.parameters():
+                    p.copy_(p.half())
             card = cards.card(recipe, prepared, model, pretrain.read_curve(folder / "curve.jsonl"), device)
             zoo.save(model, folder / "model", prepared.tokenizer, card=card, dtype=torch.float16)
             print(f"llmbook: wrote {folder / 'model'}")

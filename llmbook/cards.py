@@ -72,5 +72,5 @@ def _perplexities(recipe: Recipe, prepared: Prepared, model: nn.Module) -> dict[
     train, test = (rows(recipe, part) for part in (prepared.train, prepared.test))
     counts = {order: NGram(order, prepared.tokenizer.get_vocab_size()).fit(train) for order in (1, 2, 3, 5)}
     found = {f"{order}-gram": perplexity(ngram, test) for order, ngram in counts.items()}
-    found["model"] = perplexity(model, test)  # type: ignore[arg-type]
+    found["model"] = perplexity(model, test.to(next(model.parameters()).device))  # type: ignore[arg-type]
     return {"test_perplexity": {name: round(value, 2) for name, value in found.items()}}

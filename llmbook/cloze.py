@@ -64,9 +64,12 @@ def questions(sequences: Iterable[Sequence[int]], *, length: int = 64, per_text:
         seed: what the choice depends on.
 
     Raises:
-        ValueError: a number is below 1, or no text has a token to ask for.
+        ValueError: a row has no room for a token between ``[CLS]`` and ``[SEP]``, ``per_text`` is below 1, or no text
+            has a token to ask for.
     """
-    check_sizes(length=length - 2, per_text=per_text)
+    check_sizes(per_text=per_text)
+    if length < 3:
+        raise ValueError(f"length: expected at least 3, got {length}")
     rng = np.random.default_rng(seed)
     rows, positions, text = [], [], []
     for i, ids in enumerate(sequences):

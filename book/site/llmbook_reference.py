@@ -44,6 +44,8 @@ def configure(app: Sphinx, config: Any) -> None:
     config.nitpick_ignore_regex = [
         (r"py:(class|obj|exc)", OTHERS),
         (r"py:class", r"Array"),  # llmbook.reference's name for numpy's
+        (r"py:class", r"Tensor|Tokenizer"),  # of a NamedTuple's fields autodoc knows the type as it is written
+        (r"py:class", r"llmbook\.text\.Record"),  # a type variable
         (r"py:attr", r".*"),  # parameters and layers are told of by their class and have no entries of their own
     ]
 
