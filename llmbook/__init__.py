@@ -20,6 +20,7 @@ _MODULES = ["attention", "batches", "capture", "cards", "checkpoints", "cloze", 
             "reference", "sources", "text", "train", "transformer", "widgets", "zoo"]  # fmt: skip
 _HOME = {name: name for name in _MODULES} | {  # public name -> the module it lives in
     "AttentionExplorer": "widgets",
+    "BPEExplorer": "widgets",
     "CausalLM": "decoder",
     "Encoder": "transformer",
     "EncoderConfig": "transformer",

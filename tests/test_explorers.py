@@ -2,7 +2,10 @@
 
 import json
 import math
+import random
 import re
+import shutil
+import sys
 
 import nbformat
 import pytest
@@ -10,6 +13,8 @@ import torch
 from conftest import ROOT
 
 from llmbook.attention import attention
+from llmbook.widgets import BPEExplorer
+from llmbook.widgets.base import styles
 
 CHAPTER = "notebooks/04_1_attention"
 LABELS = {
@@ -255,3 +260,299 @@ def test_a_module_that_does_not_load_says_so_and_leaves_the_table(chromium, http
     assert "这幅图未能载入" in page.locator(".llm-error").inner_text(timeout=5000)
     assert page.locator(".llm-fallback").is_visible()
     page.context.close()
+
+
+# --- byte-pair encoding, on a page of its own: the site's loader, module and styles, and the theme's colours
+
+BPE_LABELS = {
+    "en": {"merges": "merges", "less": "One merge fewer", "more": "One merge more", "text": "text", "reset": "Reset"},
+    "zh": {"merges": "合并次数", "less": "少合并一次", "more": "多合并一次", "text": "文本", "reset": "复位"},
+}
+PAGE = """<!DOCTYPE html><html lang="{lang}" data-theme="{scheme}"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width"><title>t</title>
+<style>html {{ background: #fff; color: #222832 }} html[data-theme="dark"] {{ background: #14181e; color: #ced6dd }}
+</style>
+<link rel="stylesheet" href="explorers/explorers.css"><script>var DOCUMENTATION_OPTIONS = {{}}</script>
+<script src="book.js"></script><body>{body}</body></html>"""
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    """``stage(explorer, …)``: the address of a page with these explorers."""
+    monkeypatch.syspath_prepend(str(ROOT / "book" / "site"))
+    sys.modules.pop("llmbook_site", None)  # another test may have that of a copy of the book
+    from llmbook_site import classic
+
+    (tmp_path / "explorers").mkdir()
+    (tmp_path / "explorers" / "bpe.js").write_text(classic("bpe"), "utf8")
+    (tmp_path / "explorers" / "explorers.css").write_text(styles("attention", "bpe"), "utf8")
+    shutil.copy(ROOT / "book" / "site" / "static" / "book.js", tmp_path)
+
+    def address(*explorers, lang="en", scheme="light"):
+        body = "".join(explorer.to_html() for explorer in explorers)
+        (tmp_path / "index.html").write_text(PAGE.format(lang=lang, scheme=scheme, body=body), "utf8")
+        return (tmp_path / "index.html").as_uri()
+
+    return address
+
+
+class BPEDriver:
+    """One explorer on a page, with the Python explorer that it ought to equal now."""
+
+    def __init__(self, page, explorer=None, index=0, edition="en"):
+        self.page, self.labels = page, BPE_LABELS[edition]
+        self.twin = explorer or BPEExplorer()
+        host = page.locator(".llm-explorer").nth(index)
+        host.scroll_into_view_if_needed()
+        self.root = host.locator(".llm")
+        self.root.wait_for()
+        self.slider = self.root.locator(f'input[type=range][aria-label="{self.labels["merges"]}"]')
+        self.field = self.root.locator(f'input[type=number][aria-label="{self.labels["merges"]}"]')
+        self.editor = self.root.get_by_role("textbox", name=self.labels["text"], exact=True)
+
+    def press(self, name):
+        button = self.root.get_by_role("button", name=self.labels[name], exact=True)
+        button.click(force=True)  # at either end too, where it does nothing
+
+    def chips(self, which=""):
+        return self.root.locator(f".llm-words:not(.llm-room) .llm-chip{which}")
+
+    def agrees_with_python(self, **changes):
+        """After ``changes`` the page has the tokens, the counts and the last merge of the Python explorer."""
+        for name, value in changes.items():
+            setattr(self.twin, name, value)
+        tokens, step = self.twin.tokens, self.twin.step
+        words = self.root.locator(".llm-words:not(.llm-room) .llm-word")
+        assert words.evaluate_all("w => w.map((x) => [...x.children].map((chip) => chip.value))") == tokens
+        assert words.evaluate_all("w => w.map((x) => x.ariaLabel)") == self.twin.text.split()
+        assert self.root.locator(".llm-tokens").evaluate("n => Number(n.value)") == sum(map(len, tokens))
+        if tokens:
+            each = sum(map(len, self.twin.text.split())) / sum(map(len, tokens))
+            assert self.root.locator(".llm-each").evaluate("n => Number(n.value)") == pytest.approx(each)
+        assert self.slider.input_value() == str(step)
+        made, rule = self.chips(".llm-made"), self.root.locator(".llm-rule")
+        if step:
+            before = BPEExplorer(self.twin.merges, self.twin.text, step - 1).tokens
+            changed = sum(map(len, before)) - sum(map(len, tokens))
+            pair = self.twin.merges[step - 1]
+            assert made.evaluate_all("all => all.map((chip) => chip.value)") == ["".join(pair)] * changed
+            assert rule.locator("bdi").all_inner_texts() == [*pair, "".join(pair)]
+            assert re.findall(r"\d+", rule.inner_text()) == [str(step), str(changed)]
+        else:
+            assert made.count() == 0 == rule.locator("bdi").count()
+        at = self.root.locator(".llm-now").evaluate("c => [c.cx.baseVal.value, c.cy.baseVal.value]")
+        point = self.root.locator(".llm-curve").evaluate(f"c => [c.points[{step}].x, c.points[{step}].y]")
+        assert at == pytest.approx(point, abs=0.1)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("edition", ["en", "zh"])
+def test_bpe_keyboard_mouse_and_buttons_move_the_merges(visit, stage, edition, width, scheme):
+    url = stage(BPEExplorer(), lang={"en": "en", "zh": "zh-CN"}[edition], scheme=scheme)
+    with visit(url, width=width, scheme=scheme) as page:
+        driver = BPEDriver(page, edition=edition)
+        driver.agrees_with_python()
+        assert page.locator(".llm-fallback").count() == 0
+        driver.slider.focus()
+        for step in (1, 2, 3):
+            page.keyboard.press("ArrowRight")
+            driver.agrees_with_python(step=step)
+        driver.press("less")
+        driver.agrees_with_python(step=2)
+        page.keyboard.press("Tab")  # from one button to the other
+        page.keyboard.press("Space")
+        driver.agrees_with_python(step=3)
+        driver.slider.focus()
+        page.keyboard.press("End")
+        driver.agrees_with_python(step=10)
+        assert driver.root.get_by_label(driver.labels["more"], exact=True).get_attribute("aria-disabled") == "true"
+        driver.press("more")
+        driver.agrees_with_python()
+        box = driver.slider.bounding_box()
+        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        driver.agrees_with_python(step=5)
+        driver.field.fill("7")
+        driver.agrees_with_python(step=7)
+        driver.field.fill("99")
+        driver.agrees_with_python(step=10)
+        driver.field.fill("3.4")
+        driver.slider.focus()
+        driver.agrees_with_python(step=3)
+        assert driver.field.input_value() == "3"
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_bpe_every_step_of_the_default_is_python_s(visit, stage):
+    with visit(stage(BPEExplorer())) as page:
+        driver = BPEDriver(page)
+        height = driver.root.bounding_box()["height"]
+        for step in range(1, 11):
+            driver.press("more")
+            driver.agrees_with_python(step=step)
+            assert driver.root.bounding_box()["height"] == height  # nothing below the words jumps
+
+
+BLANK = [chr(i) for i in range(0x110000) if chr(i).isspace()]
+LETTERS = list("aabbc<&字节e\u0301\ufe0f\u200d\U0001f468שل\ufeff\u180e")
+
+
+def anything(g):
+    """An explorer of random merges and a random text: often blanks of every kind, marks, letters of two directions."""
+    letters = g.sample(LETTERS, 4)
+    text = "".join(g.choice([*letters, *letters, g.choice(BLANK)]) for _ in range(g.randrange(60)))
+    symbols, merges = list(letters), []
+    for _ in range(g.randrange(1, 15)):
+        merges.append((g.choice(symbols), g.choice(symbols)))
+        symbols.append("".join(merges[-1]))
+    return BPEExplorer(merges, text, g.randrange(len(merges) + 1))
+
+
+def test_bpe_tokens_are_python_s_whatever_the_words_and_merges(visit, stage):
+    g = random.Random(0)
+    explorers = [*(anything(g) for _ in range(500)), BPEExplorer(text="x".join(BLANK))]
+    with visit(stage()) as page:
+        shown = page.evaluate(
+            """async (states) => {
+                 const explorer = await new Promise((resolve) => {
+                   window.llmExplorers = { define: (_, module) => resolve(module) };
+                   document.head.append(Object.assign(document.createElement("script"), { src: "explorers/bpe.js" }));
+                 });
+                 return states.map((state) => {
+                   const model = { get: (name) => state[name], on() {}, off() {} }, el = document.createElement("div");
+                   const remove = explorer.render({ model, el });
+                   const words = [...el.querySelectorAll(".llm-words:not(.llm-room) .llm-word")];
+                   const tokens = words.map((word) => [...word.children].map((chip) => chip.value));
+                   const made = el.querySelectorAll(".llm-words .llm-made").length;
+                   remove();
+                   return [tokens, made, el.childNodes.length];
+                 });
+               }""",
+            [{"merges": e.merges, "text": e.text, "step": e.step} for e in explorers],
+        )
+    for explorer, (tokens, made, left) in zip(explorers, shown, strict=True):
+        assert tokens == explorer.tokens and left == 0, explorer.to_html()
+        now = sum(map(len, tokens))
+        explorer.step = max(explorer.step - 1, 0)
+        assert made == sum(map(len, explorer.tokens)) - now
+    assert sum(made for _, made, _ in shown) > 200
+
+
+def test_bpe_text_is_edited(visit, stage):
+    with visit(stage(BPEExplorer(step=4))) as page:
+        driver = BPEDriver(page, BPEExplorer(step=4))
+        for text in ("slow lowest", "", "  lost\n\tsnow ", "字节 e\u0301 <b>low</b>", "שלום low"):
+            driver.editor.fill(text)
+            driver.agrees_with_python(text=text)
+        driver.editor.fill("low👍" * 60)  # 240 characters: the first 200 are kept
+        driver.agrees_with_python(text="low👍" * 50)
+        assert driver.editor.input_value() == "low👍" * 50
+        driver.editor.fill("")
+        driver.editor.press_sequentially("new est")
+        driver.agrees_with_python(text="new est")
+        driver.field.fill("6")
+        driver.agrees_with_python(step=6)
+        assert driver.editor.input_value() == "new est"
+        driver.press("reset")
+        driver.agrees_with_python(text="low lower newest widest", step=4)
+        assert driver.editor.input_value() == "low lower newest widest"
+
+
+@pytest.mark.parametrize("touch", [False, True])
+def test_bpe_curve_is_dragged(visit, stage, touch):
+    with visit(stage(BPEExplorer()), touch=touch) as page:
+        driver = BPEDriver(page)
+        plot = driver.root.locator(".llm-draggable")
+        plot.scroll_into_view_if_needed()
+        box = plot.bounding_box()
+        x, y = box["x"] + (34 + 0.8 * 274) / 320 * box["width"], box["y"] + box["height"] / 2
+        if touch:
+            page.touchscreen.tap(x, y)
+        else:
+            page.mouse.move(box["x"] + 40, y)
+            page.mouse.down()
+            page.mouse.move(box["x"] + box["width"] + 50, y, steps=3)
+            driver.agrees_with_python(step=10)
+            page.mouse.move(x, y, steps=3)
+            page.mouse.up()
+            page.mouse.move(box["x"] + 40, y)  # with no button down nothing moves
+        driver.agrees_with_python(step=8)
+
+
+def test_bpe_runs_from_right_to_left_where_the_text_does(visit, stage):
+    explorer = BPEExplorer([("ש", "ל")], "שלום abc", 1)
+    with visit(stage(explorer)) as page:
+        driver = BPEDriver(page, explorer)
+        driver.agrees_with_python()
+        x = driver.chips().evaluate_all("all => all.map((chip) => chip.getBoundingClientRect().x)")
+        hebrew, latin = x[:3], x[3:]
+        assert hebrew == sorted(hebrew, reverse=True) and latin == sorted(latin) and max(latin) < min(hebrew)
+
+
+def test_bpe_marks_and_what_has_no_shape_can_be_seen(visit, stage):
+    explorer = BPEExplorer(text="e\u0301 a\u200d")
+    with visit(stage(explorer)) as page:
+        driver = BPEDriver(page, explorer)
+        driver.agrees_with_python()
+        assert driver.chips().all_text_contents() == ["e", "\u25cc\u0301", "a", "U+200D"]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_bpe_long_words_and_long_tokens_do_not_widen_the_page(visit, stage, width):
+    merges = [("x" * 2**k, "x" * 2**k) for k in range(7)]
+    explorers = [BPEExplorer(merges, "x" * 200, step) for step in (0, 7)]
+    with visit(stage(*explorers), width=width) as page:
+        for i, explorer in enumerate(explorers):
+            BPEDriver(page, explorer, i).agrees_with_python()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_bpe_two_on_a_page_do_not_disturb_each_other(visit, stage):
+    with visit(stage(BPEExplorer(), BPEExplorer(step=2))) as page:
+        first, second = BPEDriver(page), BPEDriver(page, BPEExplorer(step=2), 1)
+        first.press("more")
+        second.editor.fill("west")
+        first.agrees_with_python(step=1)
+        second.agrees_with_python(text="west")
+
+
+def test_bpe_every_control_has_a_name(visit, stage):
+    with visit(stage(BPEExplorer(step=3), lang="zh")) as page:
+        root = BPEDriver(page, edition="zh").root
+        assert root.get_attribute("aria-label") == "字节对编码探索器" and root.locator("[id]").count() == 0
+        for control in root.locator("input, button, textarea").all():
+            assert control.evaluate("c => c.ariaLabel || c.textContent").strip()
+        assert root.locator("svg").get_attribute("role") == "img" and root.locator("svg").get_attribute("aria-label")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_bpe_text_stands_out_from_its_ground(visit, stage, scheme):
+    with visit(stage(BPEExplorer(step=3), scheme=scheme), scheme=scheme) as page:
+        driver = BPEDriver(page, BPEExplorer(step=3))
+        driver.agrees_with_python()
+        ratios = driver.root.evaluate(
+            """(root) => {
+                 const pen = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+                 const paint = (colours) => { pen.clearRect(0, 0, 1, 1);
+                   for (const c of colours) { pen.fillStyle = c; pen.fillRect(0, 0, 1, 1); }
+                   return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3); };
+                 const light = (rgb) => rgb.map((x) => x / 255)
+                   .map((x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4))
+                   .reduce((sum, x, i) => sum + x * [0.2126, 0.7152, 0.0722][i], 0);
+                 const own = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+                 const seen = (e) => own(e) || e.matches("textarea, [type=number]");
+                 return [...root.querySelectorAll("*")].filter(seen).map((e) => {
+                   const grounds = [], style = getComputedStyle(e);
+                   for (let p = e; p; p = p.parentElement) grounds.unshift(getComputedStyle(p).backgroundColor);
+                   const ink = e.namespaceURI.endsWith("svg") ? style.fill : style.color;
+                   const [a, b] = [light(paint(grounds)), light(paint([...grounds, ink]))];
+                   return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+                 });
+               }"""
+        )
+        assert len(ratios) > 40 and min(ratios) >= 4.5
+
+
+def test_bpe_without_scripts_leaves_a_table(visit, stage):
+    with visit(stage(BPEExplorer(step=4)), java_script_enabled=False) as page:
+        assert page.locator(".llm-fallback td").all_inner_texts() == ["low", "low e r", "n e w est", "w i d est"]

@@ -205,7 +205,8 @@ def test_a_wrong_explorer_directive_fails_the_build(tmp_path):
     source.mkdir()
     bad = json.dumps({"q": [1], "K": [[1, 2]], "V": [[1]]})
     (source / "index.md").write_text(
-        f"# T\n\n```{{explorer}} AttentionExplorer\n{bad}\n```\n\n```{{explorer}} No\n```\n"
+        f"# T\n\n```{{explorer}} AttentionExplorer\n{bad}\n```\n\n```{{explorer}} No\n```\n\n"
+        '```{explorer} BPEExplorer\n{"merges": ["es"]}\n```\n\n```{explorer} BPEExplorer\n{"step": 3}\n```\n'
     )
     (source / "conf.py").write_text(
         f"import sys; sys.path.insert(0, {str(ROOT / 'book' / 'site')!r})\n"
@@ -218,4 +219,7 @@ def test_a_wrong_explorer_directive_fails_the_build(tmp_path):
     warnings.seek(0)
     said = warnings.read()
     assert "explorer AttentionExplorer: q: expected d_k=2 numbers" in said
-    assert "explorer: expected one of AttentionExplorer" in said
+    assert "explorer BPEExplorer: merges: expected pairs of non-empty strings, got 'es'" in said
+    assert "explorer: expected one of AttentionExplorer, BPEExplorer" in said
+    page = (tmp_path / "out" / "index.html").read_text("utf8")
+    assert re.findall(r'data-explorer="(\w+)".*"step": (\d)', page) == [("bpe", "3")]

@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from ipywidgets import FloatSlider, HBox, link
 from traitlets import TraitError
 
 from llmbook.attention import attention
-from llmbook.widgets import EXPLORERS, AttentionExplorer
+from llmbook.widgets import EXPLORERS, AttentionExplorer, BPEExplorer
 from llmbook.widgets.base import bundle
 
 Q, K, V = [0.1, 0.2], [[0.3, 0.4], [0.5, 0.6]], [[1.0, 1.1], [2.0, 2.1]]
@@ -148,6 +150,134 @@ def test_the_chinese_notebooks_label_in_chinese(tmp_path, monkeypatch):
     )  # the page says its own language: outputs are equal in both editions
     monkeypatch.chdir(tmp_path)
     assert AttentionExplorer().lang == ""
+
+
+def merge(word, pair):
+    """The rule as the chapter writes it."""
+    result = []
+    for symbol in word:
+        if result and (result[-1], symbol) == pair:
+            result[-1] += symbol
+        else:
+            result.append(symbol)
+    return tuple(result)
+
+
+def learn(seen, n):
+    """The first n merges: the most frequent pair; in a tie, the one whose symbols have the smaller numbers."""
+    words = {tuple(word): count for word, count in seen.items()}
+    number = {c: i for i, c in enumerate(sorted(set("".join(seen))))}
+    merges = []
+    for _ in range(n):
+        pairs = Counter()
+        for word, count in words.items():
+            for pair in pairwise(word):
+                pairs[pair] += count
+        best = min(pairs, key=lambda pair: (-pairs[pair], number[pair[0]], number[pair[1]]))
+        merges.append(best)
+        number.setdefault("".join(best), len(number))
+        words = {merge(word, best): count for word, count in words.items()}
+    return merges
+
+
+LEARNT = learn({"low": 5, "lower": 2, "newest": 6, "widest": 3}, 10)
+
+
+def test_bpe_opens_with_the_merges_of_the_four_words():
+    explorer = BPEExplorer()
+    assert explorer.merges == LEARNT and explorer.step == 0
+    assert explorer.tokens == [list(word) for word in ("low", "lower", "newest", "widest")]
+    explorer.step = 10
+    assert explorer.tokens == [["low"], ["low", "e", "r"], ["newest"], ["widest"]]
+
+
+def test_bpe_applies_the_merges_in_order_by_the_rule_of_the_chapter():
+    g = np.random.default_rng(0)
+    for _ in range(200):
+        letters = list("abc\u0301字")
+        text = "".join(g.choice([*letters, " "], 40))
+        symbols = [*letters, "ab", "aa", "bc", "e\u0301"]
+        merges = [tuple(map(str, g.choice(symbols, 2))) for _ in range(12)]
+        step = int(g.integers(13))
+        words = [tuple(word) for word in text.split()]
+        for pair in merges[:step]:
+            words = [merge(word, pair) for word in words]
+        assert BPEExplorer(merges, text, step).tokens == [list(word) for word in words]
+
+
+def test_bpe_joins_from_the_left_and_no_symbol_twice():
+    assert BPEExplorer([("a", "a")], "aaa aaaa", 1).tokens == [["aa", "a"], ["aa", "aa"]]
+
+
+@pytest.mark.parametrize("make", [list, tuple, np.array, iter, lambda pairs: [list(pair) for pair in pairs]])
+def test_bpe_takes_pairs_however_they_are_listed(make):
+    assert BPEExplorer(make([("a", "b"), ("ab", "c")])).merges == [("a", "b"), ("ab", "c")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"merges": []}, r"merges: expected pairs of strings, got none"),
+        ({"merges": "es"}, r"merges: expected pairs of strings, got 'es'"),
+        ({"merges": 3}, r"merges: expected pairs of strings, got 3"),
+        ({"merges": {("e", "s"): 9}}, r"merges: expected pairs of strings, got {\('e', 's'\): 9}"),
+        ({"merges": ["es", "lo"]}, r"merges: expected pairs of non-empty strings, got 'es'"),
+        ({"merges": [("e", "s"), ("e", "s", "t")]}, r"merges: expected pairs .*, got \('e', 's', 't'\)"),
+        ({"merges": [("e",)]}, r"merges: expected pairs of non-empty strings, got \('e',\)"),
+        ({"merges": [("e", "")]}, r"merges: expected pairs of non-empty strings, got \('e', ''\)"),
+        ({"merges": [("e", 1)]}, r"merges: expected pairs of non-empty strings, got \('e', 1\)"),
+        ({"merges": [None]}, r"merges: expected pairs of non-empty strings, got None"),
+        ({"step": 11}, r"step: expected a whole number from 0 to 10, the number of merges, got 11"),
+        ({"step": -1}, r"step: expected a whole number from 0 to 10, the number of merges, got -1"),
+        ({"step": True}, r"step: expected a whole number from 0 to 10, the number of merges, got True"),
+        ({"merges": [("e", "s")], "step": 2}, r"step: expected a whole number from 0 to 1, .*, got 2"),
+        ({"step": 1.5}, r"'step' trait .* expected an int, not the float 1.5"),
+        ({"text": "x" * 201}, r"text: expected at most 200 characters, got 201"),
+        ({"text": 3}, r"'text' trait .* expected a unicode string, not the int 3"),
+        ({"lang": "fr"}, r"lang"),
+    ],
+)
+def test_bpe_refuses_bad_arguments_by_name(arguments, message):
+    with pytest.raises(TraitError, match=message):
+        BPEExplorer(**arguments)
+
+
+def test_bpe_holds_what_it_held_when_a_change_is_refused_and_changes_together():
+    explorer = BPEExplorer(step=5)
+    before = explorer.to_html()
+    for name, value in (("merges", [("a", "b")]), ("merges", ["es"]), ("step", 11), ("text", "x" * 201)):
+        with pytest.raises(TraitError):
+            setattr(explorer, name, value)
+    assert explorer.to_html() == before
+    with explorer.hold_trait_notifications():
+        explorer.merges, explorer.step = [("e", "r")], 1
+    assert explorer.tokens[1] == ["l", "o", "w", "er"]
+
+
+def test_bpe_takes_any_unicode_and_no_text():
+    text = "e\u0301tude \U0001f468\u200d\U0001f469 שלום مرحبا 字节 " + "👍" * 150
+    explorer = BPEExplorer([("e", "\u0301"), ("ש", "ל")], text, 2)
+    assert explorer.tokens[0][:2] == ["e\u0301", "t"] and explorer.tokens[1] == ["\U0001f468", "\u200d", "\U0001f469"]
+    assert explorer.tokens[2] == ["של", "ו", "ם"] and len(explorer.tokens[5]) == 150
+    assert BPEExplorer(text=" \n").tokens == [] == BPEExplorer(text="", step=10).tokens
+
+
+def test_bpe_is_displayed_the_same_every_time():
+    displays = [BPEExplorer(step=4)._repr_mimebundle_()[0] for _ in range(2)]
+    for mime in ("text/plain", "text/html"):
+        assert displays[0][mime] == displays[1][mime]
+    assert displays[0]["text/plain"] == repr(BPEExplorer(step=4)) == "BPEExplorer(10 merges, step=4, 12 tokens)"
+    assert state(BPEExplorer()) == {"merges": [list(m) for m in LEARNT], "text": "low lower newest widest", "step": 0}
+    assert BPEExplorer(text="low <b>", step=4).to_html().endswith(
+        '<table class="llm-fallback"><tr><th>4 / 10</th><th>lo + w → low</th></tr>'
+        "<tr><th>low</th><td>low</td></tr><tr><th>&lt;b&gt;</th><td>&lt; b &gt;</td></tr></table></div>"
+    )  # fmt: skip
+
+
+def test_bpe_keeps_markup_as_text():
+    explorer = BPEExplorer([("</script>", "<script>")], "</script><script>alert(1)</script>")
+    html = explorer.to_html()
+    assert html.count("<script") == 1 == html.count("</script>") and state(explorer)["text"] == explorer.text
 
 
 @pytest.mark.parametrize("name", [explorer.files for explorer in EXPLORERS.values()])

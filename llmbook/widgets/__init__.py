@@ -1,7 +1,8 @@
 """The explorers: figures that a reader moves, the same in JupyterLab and on the website."""
 
 from .attention import AttentionExplorer
+from .bpe import BPEExplorer
 
-__all__ = ["EXPLORERS", "AttentionExplorer"]
+__all__ = ["EXPLORERS", "AttentionExplorer", "BPEExplorer"]
 
-EXPLORERS = {explorer.__name__: explorer for explorer in (AttentionExplorer,)}
+EXPLORERS = {explorer.__name__: explorer for explorer in (AttentionExplorer, BPEExplorer)}

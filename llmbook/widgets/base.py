@@ -104,6 +104,16 @@ class Matrix(t.TraitType[list[list[float]], Any]):
         return matrix
 
 
+class Pairs(t.TraitType[list[tuple[str, str]], Any]):
+    """A trait that holds a non-empty list of pairs of non-empty strings."""
+
+    info_text = "a non-empty list of pairs of non-empty strings"
+
+    def validate(self, obj: Any, value: Any) -> list[tuple[str, str]]:
+        """Convert ``value``; raises TraitError naming the trait and what is wrong."""
+        return [_pair(self.name, x) for x in _items(self.name, value, "pairs of strings")]
+
+
 def _items(name: str | None, value: Any, what: str) -> list[Any]:
     value = value.tolist() if hasattr(value, "tolist") else value
     if not isinstance(value, Iterable) or isinstance(value, str | bytes | dict):
@@ -111,6 +121,13 @@ def _items(name: str | None, value: Any, what: str) -> list[Any]:
     if not (items := list(value)):
         raise t.TraitError(f"{name}: expected {what}, got none")
     return items
+
+
+def _pair(name: str | None, value: Any) -> tuple[str, str]:
+    whole = isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(x, str) and x for x in value)
+    if not whole:
+        raise t.TraitError(f"{name}: expected pairs of non-empty strings, got {value!r}")
+    return str(value[0]), str(value[1])
 
 
 def _number(name: str | None, value: Any) -> float:

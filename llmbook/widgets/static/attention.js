@@ -1,4 +1,4 @@
-import { button, figure, format, h, language, number, s, setAttributes, slider, softmax, toggle, vector } from "./base.js";
+import { button, draggable, figure, format, h, language, number, s, setAttributes, slider, softmax, toggle, vector } from "./base.js";
 
 const TEXT = {
   en: {
@@ -165,7 +165,7 @@ function plane(text, K, set, q0) {
   const drops = K.map(() => svg.appendChild(s("line", { class: "llm-drop" })));
   const keys = K.map(() => arrow("llm-key")), query = arrow("llm-query", true);
   draggable(svg, (x, y) => {
-    const round = (z) => Math.round(((z * 2) / SIZE - 1) * r * 20) / 20;
+    const round = (z) => Math.round((z * 2 - 1) * r * 20) / 20;
     set({ q: [round(x), -round(y) || 0] });
   });
   const draw = ({ q, tokens }) => {
@@ -179,17 +179,6 @@ function plane(text, K, set, q0) {
     query(q, "q");
   };
   return { node, draw };
-}
-
-/** Report where a pointer (mouse, pen or finger) presses and moves, in SVG units. */
-function draggable(svg, report) {
-  const move = (event) => {
-    const box = svg.getBoundingClientRect();
-    report(((event.clientX - box.left) / box.width) * SIZE, ((event.clientY - box.top) / box.height) * SIZE);
-  };
-  svg.classList.add("llm-draggable");
-  svg.addEventListener("pointerdown", (event) => { svg.setPointerCapture(event.pointerId); move(event); });
-  svg.addEventListener("pointermove", (event) => { if (svg.hasPointerCapture(event.pointerId)) move(event); });
 }
 
 function hull(text, V) {

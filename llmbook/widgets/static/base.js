@@ -30,8 +30,9 @@ export function setAttributes(element, attributes) {
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
 }
 
-/** A number for the eye: fixed digits, a true minus sign, never "-0.00"; `value` of a <data> keeps all digits. */
+/** A number for the eye: fixed digits, a true minus sign, never "-0.00"; a dash for what is no number. */
 export function format(x, digits = 3) {
+  if (Number.isNaN(x)) return "\u2013";
   if (Math.abs(x) >= 1e5) return x.toExponential(1).replace("-", "\u2212");
   const text = x.toFixed(digits);
   return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "\u2212");
@@ -52,9 +53,9 @@ export function number(digits = 3, className = "") {
 
 /**
  * A labelled slider with a field beside it for an exact value. `get` reads the state, `set` writes it; what is typed
- * is clamped to `limits`, and what is no number is put back.
+ * is clamped to `limits`, and what is no number is put back. A screen reader says the value to `digits` digits.
  */
-export function slider({ label, min, max, step, limits = [min, max], get, set }) {
+export function slider({ label, min, max, step, limits = [min, max], digits = 2, get, set }) {
   const range = h("input", { type: "range", min, max, step, "aria-label": label });
   const field = h("input", { type: "number", step: "any", min: limits[0], max: limits[1], "aria-label": label });
   const put = (text) => {
@@ -64,7 +65,7 @@ export function slider({ label, min, max, step, limits = [min, max], get, set })
   const update = (everything) => {
     const x = get();
     range.value = x;
-    range.setAttribute("aria-valuetext", format(x, 2));
+    range.setAttribute("aria-valuetext", format(x, digits));
     if (everything === true || field !== field.getRootNode().activeElement) field.value = Number(x.toFixed(4));
   };
   range.addEventListener("input", () => put(range.value));
@@ -81,8 +82,19 @@ export function toggle({ label, get, set }) {
   return { node: h("label", { class: "llm-toggle" }, box, h("span", {}, label)), update };
 }
 
-export function button(label, onclick) {
-  return h("button", { type: "button", class: "llm-button", onclick }, label);
+export function button(label, onclick, attributes = {}) {
+  return h("button", { type: "button", class: "llm-button", onclick, ...attributes }, label);
+}
+
+/** Report where a pointer (mouse, pen or finger) presses and moves, as fractions of the drawing's width and height. */
+export function draggable(svg, report) {
+  const move = (event) => {
+    const box = svg.getBoundingClientRect();
+    report((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
+  };
+  svg.classList.add("llm-draggable");
+  svg.addEventListener("pointerdown", (event) => { svg.setPointerCapture(event.pointerId); move(event); });
+  svg.addEventListener("pointermove", (event) => { if (svg.hasPointerCapture(event.pointerId)) move(event); });
 }
 
 /** Softmax over the entries where `mask` is true; all zeros where it is true nowhere. */
