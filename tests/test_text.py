@@ -8,6 +8,7 @@ import subprocess
 import sys
 import unicodedata
 from collections import Counter, defaultdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -470,3 +471,23 @@ def test_rows_of_a_stream_are_its_beginning(found, length):
 def test_stream_in_rows_of_nothing_is_refused():
     with pytest.raises(ValueError, match="length: expected at least 1, got 0"):
         text.stream([[7]], 0)
+
+
+@pytest.mark.parametrize("page", ["book/corpora.md", "zh/book/corpora.md"])
+def test_the_page_of_corpora_says_how_large_they_are(page, texts):
+    pairs, graded = text.pairs(), text.graded()
+    chinese, english = ({getattr(p, x).id: getattr(p, x).text for p in pairs} for x in ("zh", "en"))
+    sizes = [
+        len(pairs), sum(map(len, chinese.values())), sum(len(t.split()) for t in english.values()),
+        len(graded), sum(len(g.zh) for g in graded), sum(len(g.en.split()) for g in graded),
+        len(text.verses()), sum(len(v.text.split()) for v in text.verses()),
+        len(text.poems()), sum(len(line) for p in text.poems() for line in p.lines),
+    ]  # fmt: skip
+    said = (Path(__file__).parents[1] / page).read_text("utf8")
+    assert [size for size in sizes if f"{size:,}" not in said] == []
+    part_of = {t.id: part for part, found in text.split(texts["en"]).items() for t in found}
+    equal = defaultdict(list)
+    for t in texts["en"]:
+        equal[key(t.text)].append(t)
+    again = [found for found in equal.values() if len({t.group for t in found}) > 1]
+    assert (len(again), sum(len({part_of[t.id] for t in found}) > 1 for found in again)) == (58, 5)
