@@ -11,9 +11,11 @@ from tokenizers.models import WordLevel
 from torch import nn
 
 from llmbook import zoo
-from llmbook.checkpoints import CheckpointError
+from llmbook.checkpoints import CheckpointError, read_tensors
+from llmbook.cloze import Masked, Questions, answer, questions
 from llmbook.decoder import CausalLM, EncoderDecoder
 from llmbook.mlm import MaskedLM
+from llmbook.pretrain import Recipe, prepare, recipe
 from llmbook.transformer import Encoder, EncoderConfig
 
 V = 19
@@ -170,3 +172,37 @@ def test_model_that_its_config_does_not_describe_is_not_saved(tmp_path):
 def test_weights_are_saved_as_floats(tmp_path):
     with pytest.raises(TypeError, match=r"dtype: expected a floating-point type, got torch.int8"):
         zoo.save(model_of(), tmp_path / "model", dtype=torch.int8)
+
+
+# ---- The models that come with the book
+
+
+shipped = pytest.mark.parametrize("name", ["mlm-en", "mlm-zh"])
+
+
+@shipped
+def test_a_shipped_model_is_small_in_half_precision_and_made_by_its_recipe(name):
+    folder = zoo.SHIPPED / name
+    assert name in zoo.available() and sum(path.stat().st_size for path in folder.iterdir()) <= 10e6
+    assert {x.dtype for x in read_tensors(folder / "model.safetensors").values()} == {torch.float16}
+    assert Recipe(**zoo.card(name)["recipe"]) == recipe(name)
+
+
+@shipped
+def test_a_shipped_model_fills_more_gaps_than_counts_on_both_sides(name):
+    cloze = zoo.card(name)["cloze"]
+    assert cloze["model minus two-sided"][1] > 0  # the lower end of the interval
+    assert cloze["unigram"]["top1"][0] < cloze["left"]["top1"][0] < cloze["two-sided"]["top1"][0]
+    assert cloze["model"]["loss"][0] < cloze["two-sided"]["loss"][0]
+
+
+@shipped
+def test_the_card_of_a_shipped_model_can_be_checked(name):
+    model, tokenizer = zoo.load(name)
+    found = prepare(recipe(name))
+    assert found.tokenizer.to_str() == tokenizer.to_str()
+    asked = questions(found.test)
+    few = Questions(*(x[:400] for x in asked))
+    assert len(asked.ids) == zoo.card(name)["cloze"]["questions"]
+    top1 = (answer(Masked(model), few).rank == 1).double().mean().item()
+    assert top1 == pytest.approx(zoo.card(name)["cloze"]["model"]["top1"][0], abs=0.1)  # a share of 400
