@@ -23,9 +23,7 @@ from llmbook.checks import check_sizes
 from llmbook.mlm import MaskedLM
 from llmbook.modes import in_mode
 from llmbook.ngram import NGram
-from llmbook.text import SPECIAL, encode
-
-PAD, CLS, SEP, MASK = range(4)
+from llmbook.text import CLS, MASK, PAD, SEP, SPECIAL, encode
 
 
 class Questions(NamedTuple):

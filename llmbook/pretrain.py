@@ -33,11 +33,10 @@ from llmbook.huggingface import read_json
 from llmbook.mlm import MaskedLM, mask_tokens
 from llmbook.modes import in_mode
 from llmbook.processes import place, wait
-from llmbook.text import Packed, Text
+from llmbook.text import CLS, MASK, PAD, SEP, UNK, Packed, Text
 from llmbook.train import train
 
 RECIPES = Path(__file__).parent / "recipes"
-PAD, CLS, SEP, MASK, UNK = range(len(text.SPECIAL))
 
 CORPORA: dict[str, Callable[[], list[Text]]] = {
     "en": lambda: text.texts("en"), "zh": lambda: text.texts("zh"), "bible": text.chapters, "tang": text.verse,

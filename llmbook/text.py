@@ -29,6 +29,8 @@ __all__ = ["SOURCES", "SPECIAL", "Graded", "Packed", "Pair", "Poem", "Source", "
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")
 """The tokens that every tokenizer of the book begins with: ids 0 to 4."""
 
+PAD, CLS, SEP, MASK, UNK = range(len(SPECIAL))
+
 
 class Text(NamedTuple):
     """A piece of text. ``id`` is its number at its source, ``group`` what it must not be parted from."""
