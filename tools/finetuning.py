@@ -6,7 +6,8 @@ python tools/finetuning.py --en runs/en/model --zh runs/zh/model --log runs/fine
 Five arms learn from the same 30, 100, 300 and 1,000 labelled sentences and make their choices on the same 200:
 
     pre-trained   the encoder of a masked language model, and a new head, trained together
-    scratch       the same encoder from random weights: the same grid, and schedules three times as long as well
+    scratch       the same encoder from random weights: learning rates up to three times as high, and schedules three
+                  times as long as well
     frozen        the pre-trained encoder unchanged, and logistic regression
     minilm        MiniLM unchanged, and logistic regression (it knows English alone)
     counts        naive Bayes and back-off (llmbook.counting)
@@ -62,13 +63,15 @@ class Plan:
         default_factory=lambda: {30: (100, 101), 100: (100, 101), 300: (100,), 1000: (100,)}
     )
     steps: dict[int, int] = field(default_factory=lambda: {30: 80, 100: 120, 300: 240, 1000: 450})
-    lrs: tuple[float, ...] = (2e-4, 6e-4, 2e-3)
+    lrs: dict[str, tuple[float, ...]] = field(
+        default_factory=lambda: {"pre-trained": (2e-4, 6e-4, 2e-3), "scratch": (6e-4, 2e-3, 6e-3)}
+    )
     longer: int = 3
 
     def grid(self, arm: str, n: int) -> list[Settings]:
         """The settings that an arm may choose from."""
         factors = (1, self.longer) if arm == "scratch" else (1,)
-        return [Settings(lr=lr, steps=self.steps[n] * factor) for factor in factors for lr in self.lrs]
+        return [Settings(lr=lr, steps=self.steps[n] * factor) for factor in factors for lr in self.lrs[arm]]
 
     def units(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """What one process does at a time, the longest first: task, arm, numbers of labelled sentences."""
