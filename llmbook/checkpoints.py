@@ -168,10 +168,23 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dic
         tensors: contiguous or not, on any device, of any shape; no two may share memory.
         metadata: notes for the head of the file.
     """
-    path = Path(path)
+    _write(Path(path), to_bytes({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, metadata))
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file (UTF-8) at once, as :func:`write_tensors` does.
+
+    Args:
+        path: the file, in a folder that exists.
+        text: what is to be in it.
+    """
+    _write(Path(path), text.encode())
+
+
+def _write(path: Path, content: bytes) -> None:
     draft = path.with_name(f".{path.name}.writing")
     try:
-        draft.write_bytes(to_bytes({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, metadata))
+        draft.write_bytes(content)
         _to_disk(draft)
         os.replace(draft, path)
     except BaseException:

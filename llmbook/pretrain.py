@@ -210,7 +210,7 @@ def _claim(path: Path, recipe: Recipe) -> None:
     if path.exists():
         checkpoints.require_same(path, "another recipe", settings, read_json(path))
     elif place()[0] == 0:
-        _write(path, json.dumps(settings, indent=2) + "\n")
+        checkpoints.write_text(path, json.dumps(settings, indent=2) + "\n")
 
 
 def _drop_unmeasured(folder: Path, curve: Curve) -> None:
@@ -222,12 +222,6 @@ def _drop_unmeasured(folder: Path, curve: Curve) -> None:
         os.rename(newest, hidden)
         shutil.rmtree(hidden)
     wait()
-
-
-def _write(path: Path, text: str) -> None:
-    new = path.with_suffix(".new")
-    new.write_text(text, "utf8")
-    os.replace(new, path)
 
 
 @torch.no_grad()
@@ -264,7 +258,7 @@ class Curve:
         seconds = round(self.before + time.monotonic() - self.began, 1)
         point = {"step": step, "loss": round(loss, 4), "dev_loss": round(dev_loss, 4), "seconds": seconds}
         self.points = [*kept, point]
-        _write(self.path, "".join(json.dumps(point) + "\n" for point in self.points))
+        checkpoints.write_text(self.path, "".join(json.dumps(point) + "\n" for point in self.points))
 
 
 def read_curve(path: str | Path) -> list[dict[str, float]]:

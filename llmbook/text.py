@@ -50,7 +50,7 @@ class Pair(NamedTuple):
 
 
 class Graded(NamedTuple):
-    """A Chinese sentence cut into words, its translation, what it is about, and its level from 1 to 6."""
+    """A Chinese sentence cut into words, its translation (some have none, ``""``), what it is about, level 1 to 6."""
 
     id: str
     zh: str
@@ -140,8 +140,12 @@ def graded() -> list[Graded]:
     Raises:
         FetchError: the text cannot be had.
     """
-    return [Graded(r["id"], clean(r["zh"]), clean(r["en"]), tuple(map(clean, r["words"])), r["topic"], r["level"],
-                   f"graded {_key(clean(r['zh']))}") for r in sources.rows("graded")]  # fmt: skip
+    result = []
+    for r in sources.rows("graded"):
+        zh, en = clean(r["zh"]), "" if r["en"].startswith("placeholder") else clean(r["en"])
+        words = tuple(map(clean, r["words"]))
+        result.append(Graded(r["id"], zh, en, words, r["topic"], r["level"], f"graded {_key(zh)}"))
+    return result
 
 
 def verses() -> list[Text]:

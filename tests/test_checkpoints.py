@@ -28,6 +28,7 @@ from llmbook.checkpoints import (
     require_same,
     save,
     write_tensors,
+    write_text,
 )
 
 STATE = {"step": 7, "lr": 0.1, "names": ["a", "ß"], "nested": {"none": None, "yes": True}}
@@ -314,15 +315,18 @@ def test_parameters_that_require_gradients_can_be_written(tmp_path):
     assert_same(read_tensors(tmp_path / "layer"), layer.state_dict())
 
 
-def test_failed_write_leaves_the_file_as_it_was(tmp_path, monkeypatch):
-    path = tmp_path / "model.safetensors"
-    write_tensors(path, TENSORS)
+@pytest.mark.parametrize(
+    ("write", "old", "new"), [(write_tensors, TENSORS, {"x": torch.ones(3)}), (write_text, "旧", "新")]
+)
+def test_failed_write_leaves_the_file_as_it_was(tmp_path, monkeypatch, write, old, new):
+    path = tmp_path / "file"
+    write(path, old)
     before = contents(tmp_path)
     for at in range(3):  # the bytes, their way to the disk, the name
         with monkeypatch.context() as patch:
             calls = everything_that_can_fail(patch, at)
             with pytest.raises(OSError, match="No space left"):
-                write_tensors(path, {"x": torch.ones(3)})
+                write(path, new)
         assert contents(tmp_path) == before
     assert calls == ["write_bytes", "fsync", "replace"]
 

@@ -6,8 +6,8 @@ python tools/finetuning.py --en runs/en/model --zh runs/zh/model --log runs/fine
 Five arms learn from the same 30, 100, 300 and 1,000 labelled sentences and make their choices on the same 200:
 
     pre-trained   the encoder of a masked language model, and a new head, trained together
-    scratch       the same encoder from random weights: learning rates up to three times as high, and schedules three
-                  times as long as well
+    scratch       the same encoder from random weights: the same grid, and besides a learning rate three times as high,
+                  and schedules three times as long
     frozen        the pre-trained encoder unchanged, and logistic regression
     minilm        MiniLM unchanged, and logistic regression (it knows English alone)
     counts        naive Bayes and back-off (llmbook.counting)
@@ -37,6 +37,7 @@ from tokenizers import Tokenizer
 
 from llmbook import probe, zoo
 from llmbook.cards import machine
+from llmbook.checkpoints import write_text
 from llmbook.counting import count
 from llmbook.finetune import Settings, finetune, tune
 from llmbook.mlm import MaskedLM
@@ -64,7 +65,7 @@ class Plan:
     )
     steps: dict[int, int] = field(default_factory=lambda: {30: 80, 100: 120, 300: 240, 1000: 450})
     lrs: dict[str, tuple[float, ...]] = field(
-        default_factory=lambda: {"pre-trained": (2e-4, 6e-4, 2e-3), "scratch": (6e-4, 2e-3, 6e-3)}
+        default_factory=lambda: {"pre-trained": (2e-4, 6e-4, 2e-3), "scratch": (2e-4, 6e-4, 2e-3, 6e-3)}
     )
     longer: int = 3
 
@@ -263,7 +264,8 @@ def main(arguments: list[str] | None = None) -> None:
     plan = Plan(tasks=tuple(options.tasks), arms=tuple(options.arms))
     reported = run(plan, {"en": options.en, "zh": options.zh}, options.log, options.workers)
     if plan == Plan():
-        write(options.out, summary(plan, reported, Log(options.log)))
+        found = summary(plan, reported, Log(options.log))
+        write_text(options.out, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
 
 def run(plan: Plan, models: dict[str, str], path: Path, workers: int) -> list[Cell]:
@@ -282,14 +284,6 @@ def run(plan: Plan, models: dict[str, str], path: Path, workers: int) -> list[Ce
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return reported
-
-
-def write(path: Path, found: dict[str, Any]) -> None:
-    """The summary as JSON; the file is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf8")
-    os.replace(new, path)
 
 
 if __name__ == "__main__":
