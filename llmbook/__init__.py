@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ["attention", "batches", "capture", "cards", "checkpoints", "cloze", "decoder", "fetch", "generate", "heads",
-            "huggingface", "lm", "masks", "mlm", "ngram", "nnlm", "positions", "pretrain", "processes", "recurrent",
-            "reference", "sources", "text", "train", "transformer", "widgets", "zoo"]  # fmt: skip
+_MODULES = ["attention", "batches", "capture", "cards", "checkpoints", "cloze", "counting", "decoder", "fetch",
+            "finetune", "generate", "heads", "huggingface", "lm", "masks", "mlm", "ngram", "nnlm", "positions", "pretrain",
+            "probe", "processes", "recurrent", "reference", "sources", "tasks", "text", "train", "transformer", "widgets",
+            "zoo"]  # fmt: skip
 _HOME = {name: name for name in _MODULES} | {  # public name -> the module it lives in
     "AttentionExplorer": "widgets",
     "BPEExplorer": "widgets",

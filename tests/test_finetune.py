@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import finetuning
 import pytest
@@ -18,7 +18,7 @@ from llmbook.fetch import FetchError
 from llmbook.finetune import LOOKS, Settings, classifier, finetune, tune
 from llmbook.mlm import MaskedLM
 from llmbook.probe import Frozen, logistic
-from llmbook.tasks import IGNORE, Example, Task, evaluate
+from llmbook.tasks import IGNORE, Example, Task, evaluate, task
 from llmbook.transformer import Encoder, EncoderConfig
 
 TOKENIZER = text.train_characters(["abcdefgh"], 261 + 8)
@@ -338,3 +338,18 @@ def test_the_command_fills_the_log(tmp_path, done, models):
     reported = finetuning.run(PLAN, models, log, 1)
     assert sorted(map(Log.key, reported)) == sorted(map(Log.key, done[1]))
     assert json.loads(json.dumps(summary(PLAN, reported, Log(log))))["tasks"].keys() == {"zh-topic"}
+
+
+def test_the_shipped_study_is_of_the_whole_plan_and_can_be_checked():
+    study = json.loads(finetuning.OUT.read_text("utf8"))
+    assert study["plan"] == json.loads(json.dumps(asdict(Plan())))
+    for name, found in study["tasks"].items():
+        assert set(found["arms"]) == set(finetuning.ARMS) - ({"minilm"} if name.startswith("zh") else set())
+        for by_n in found["arms"].values():
+            assert list(by_n) == ["30", "100", "300", "1000"]
+            for cell in by_n.values():
+                assert len(cell["scores"]) >= 5
+                assert interval(cell["scores"]).items() <= cell.items()
+    made = task("zh-topic")
+    again = evaluate(made, count(made, 100, seed=3).predict)
+    assert again == pytest.approx(study["tasks"]["zh-topic"]["arms"]["counts"]["100"]["scores"][3], abs=1e-5)

@@ -1,6 +1,7 @@
 """Models saved and loaded again; what is refused; nothing is half-written."""
 
 import json
+import math
 import re
 
 import pytest
@@ -14,8 +15,9 @@ from llmbook import zoo
 from llmbook.checkpoints import CheckpointError, read_tensors
 from llmbook.cloze import Masked, Questions, answer, questions
 from llmbook.decoder import CausalLM, EncoderDecoder
+from llmbook.lm import perplexity
 from llmbook.mlm import MaskedLM
-from llmbook.pretrain import Recipe, prepare, recipe
+from llmbook.pretrain import Recipe, prepare, recipe, rows
 from llmbook.transformer import Encoder, EncoderConfig
 
 V = 19
@@ -177,10 +179,11 @@ def test_weights_are_saved_as_floats(tmp_path):
 # ---- The models that come with the book
 
 
-shipped = pytest.mark.parametrize("name", ["mlm-en", "mlm-zh"])
+MASKED, CAUSAL = ["mlm-en", "mlm-zh"], ["gpt-en", "gpt-zh"]
+masked, causal = (pytest.mark.parametrize("name", names) for names in (MASKED, CAUSAL))
 
 
-@shipped
+@pytest.mark.parametrize("name", MASKED + CAUSAL)
 def test_a_shipped_model_is_small_in_half_precision_and_made_by_its_recipe(name):
     folder = zoo.SHIPPED / name
     assert name in zoo.available() and sum(path.stat().st_size for path in folder.iterdir()) <= 10e6
@@ -188,7 +191,7 @@ def test_a_shipped_model_is_small_in_half_precision_and_made_by_its_recipe(name)
     assert Recipe(**zoo.card(name)["recipe"]) == recipe(name)
 
 
-@shipped
+@masked
 def test_a_shipped_model_fills_more_gaps_than_counts_on_both_sides(name):
     cloze = zoo.card(name)["cloze"]
     assert cloze["model minus two-sided"][1] > 0  # the lower end of the interval
@@ -196,8 +199,8 @@ def test_a_shipped_model_fills_more_gaps_than_counts_on_both_sides(name):
     assert cloze["model"]["loss"][0] < cloze["two-sided"]["loss"][0]
 
 
-@shipped
-def test_the_card_of_a_shipped_model_can_be_checked(name):
+@masked
+def test_the_card_of_a_masked_model_can_be_checked(name):
     model, tokenizer = zoo.load(name)
     found = prepare(recipe(name))
     assert found.tokenizer.to_str() == tokenizer.to_str()
@@ -206,3 +209,20 @@ def test_the_card_of_a_shipped_model_can_be_checked(name):
     assert len(asked.ids) == zoo.card(name)["cloze"]["questions"]
     top1 = (answer(Masked(model), few).rank == 1).double().mean().item()
     assert top1 == pytest.approx(zoo.card(name)["cloze"]["model"]["top1"][0], abs=0.1)  # a share of 400
+
+
+@causal
+def test_a_shipped_causal_model_predicts_better_than_ngrams(name):
+    found = zoo.card(name)["test_perplexity"]
+    assert found["model"] < min(found[f"{order}-gram"] for order in (2, 3, 5)) < found["1-gram"]
+
+
+@causal
+def test_the_card_of_a_causal_model_can_be_checked(name):
+    model, tokenizer = zoo.load(name)
+    settings, card = recipe(name), zoo.card(name)
+    found = prepare(settings)
+    assert isinstance(model, CausalLM) and found.tokenizer.to_str() == tokenizer.to_str()
+    few = rows(settings, found.test)[::4]
+    assert perplexity(model, few) == pytest.approx(card["test_perplexity"]["model"], rel=0.1)
+    assert math.exp(card["test_loss"]) == pytest.approx(card["test_perplexity"]["model"], rel=1e-3)
