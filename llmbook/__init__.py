@@ -26,6 +26,7 @@ _HOME = {name: name for name in _MODULES} | {  # public name -> the module it li
     "Encoder": "transformer",
     "EncoderConfig": "transformer",
     "EncoderDecoder": "decoder",
+    "HeadsExplorer": "widgets",
     "MaskedLM": "mlm",
     "MultiHeadAttention": "attention",
     "NGram": "ngram",

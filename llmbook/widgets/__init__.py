@@ -2,7 +2,8 @@
 
 from .attention import AttentionExplorer
 from .bpe import BPEExplorer
+from .heads import HeadsExplorer
 
-__all__ = ["EXPLORERS", "AttentionExplorer", "BPEExplorer"]
+__all__ = ["EXPLORERS", "AttentionExplorer", "BPEExplorer", "HeadsExplorer"]
 
-EXPLORERS = {explorer.__name__: explorer for explorer in (AttentionExplorer, BPEExplorer)}
+EXPLORERS = {explorer.__name__: explorer for explorer in (AttentionExplorer, BPEExplorer, HeadsExplorer)}

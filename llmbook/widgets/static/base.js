@@ -86,6 +86,47 @@ export function button(label, onclick, attributes = {}) {
   return h("button", { type: "button", class: "llm-button", onclick, ...attributes }, label);
 }
 
+/** A labelled list to choose from: `options` are pairs of a value, a string, and what is shown for it. */
+export function select({ label, options, get, set }) {
+  const box = h("select", {}, ...options.map(([value, shown]) => h("option", { value }, shown)));
+  box.addEventListener("change", () => set(box.value));
+  const update = () => { box.value = get(); };
+  return { node: h("label", { class: "llm-select" }, h("span", {}, label), box), update };
+}
+
+/**
+ * Make rows of cells one tab stop: the arrow keys, Home and End move the focus from cell to cell, and `move` hears where
+ * to (row, column, event); Enter and the space bar click. Returns a function that puts the tab stop at a cell, and moves
+ * no focus.
+ */
+export function roving(node, rows, move = () => {}) {
+  const where = new Map(rows.flatMap((row, i) => row.map((cell, j) => [cell, [i, j]])));
+  let stop = rows[0][0];
+  const put = (i, j) => {
+    stop.tabIndex = -1;
+    stop = rows[i][j];
+    stop.tabIndex = 0;
+  };
+  const go = (event) => {
+    const [i, j] = where.get(event.target) ?? [];
+    const to = { ArrowUp: [i - 1, j], ArrowDown: [i + 1, j], ArrowLeft: [i, j - 1], ArrowRight: [i, j + 1], Home: [i, 0],
+      End: [i, rows[i]?.length - 1] }[event.key];
+    const press = event.key === "Enter" || event.key === " ";
+    if (i === undefined || !(to || press) || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    if (press) event.target.dispatchEvent(new MouseEvent("click", { shiftKey: event.shiftKey }));
+    const cell = to && rows[to[0]]?.[to[1]];
+    if (!cell) return; // the edge
+    put(...to);
+    cell.focus();
+    move(...to, event);
+  };
+  where.forEach((_, cell) => { cell.tabIndex = -1; });
+  put(0, 0);
+  node.addEventListener("keydown", go);
+  return put;
+}
+
 /** Report where a pointer (mouse, pen or finger) presses and moves, as fractions of the drawing's width and height. */
 export function draggable(svg, report) {
   const move = (event) => {
@@ -103,6 +144,16 @@ export function softmax(scores, mask) {
   const e = scores.map((x, i) => (mask[i] ? Math.exp(x - top) : 0));
   const sum = e.reduce((a, b) => a + b, 0);
   return e.map((x) => (sum > 0 ? x / sum : 0));
+}
+
+/** Read and write the traits `names` of a model as one object; a write is also sent to the kernel, if there is one. */
+export function store(model, names) {
+  const state = () => Object.fromEntries(names.map((name) => [name, model.get(name)]));
+  const set = (changes) => {
+    for (const [name, value] of Object.entries(changes)) model.set(name, value);
+    model.save_changes();
+  };
+  return { state, set };
 }
 
 /**
