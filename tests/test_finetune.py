@@ -12,8 +12,8 @@ from finetuning import Log, Plan, digest, interval, summary, work
 from helpers import normal
 from torch import nn
 
-from llmbook import counting, probe, text, zoo
-from llmbook.counting import BackOff, NaiveBayes, count, ngrams, spellings
+from llmbook import probe, text, zoo
+from llmbook.counting import NaiveBayes, count, neighbourhoods, ngrams, spellings
 from llmbook.fetch import FetchError
 from llmbook.finetune import LOOKS, Settings, classifier, finetune, tune
 from llmbook.mlm import MaskedLM
@@ -152,21 +152,11 @@ def test_naive_bayes_is_its_formula():
     assert model([["x"], ["y"], ["z", "z"], ["never", "seen"]]) == [0, 1, 1, 1]
 
 
-def test_back_off_is_its_formula():
-    model = BackOff([["x", "xa"], ["x", "xb"], ["x", "xb"], ["y", "yb"]], [0, 1, 1, 0], 2, smoothing=1.0)
-    root = (2 + 0.5) / 5  # label 0 in all that was seen
-    short = (1 + root) / 4
-    assert model._probabilities(["x", "xb"]) == pytest.approx([short / 3, (2 + 1 - short) / 3])
-    assert model._probabilities(["z", "za"]) == pytest.approx([root, 1 - root])  # an unknown context says nothing
-    assert model([["x", "xa"], ["x", "xb"], ["y", "y?"]]) == [0, 1, 0]
-
-
 def test_features_by_hand():
     assert ngrams(["He", "didn't", "—", "go."], 2) == ["he", "didn't", "go", "he didn't", "didn't go"]
     assert spellings(["Go!"]) == ["go", "<go", "go>", "<go>"]
     row = Example("0", "", ("a", "。", "b"), (0, IGNORE, 1))
-    assert list(counting._tokens(row, counting.chain_left)) == [["0 a", "-0  a", "-0+  a 。"],
-                                                              ["0 b", "-0 。 b", "-0+ 。 b "]]  # fmt: skip
+    assert neighbourhoods(row) == [["0 a", "- ", "+ 。", "-0  a", "0+ a 。"], ["0 b", "- 。", "+ ", "-0 。 b", "0+ b "]]
 
 
 @kinds

@@ -10,7 +10,7 @@ Five arms learn from the same 30, 100, 300 and 1,000 labelled sentences and make
                   and schedules three times as long
     frozen        the pre-trained encoder unchanged, and logistic regression
     minilm        MiniLM unchanged, and logistic regression (it knows English alone)
-    counts        naive Bayes and back-off (llmbook.counting)
+    counts        naive Bayes (llmbook.counting)
 
 Each finished run is a line of the log, and what is in it is not run again. Settings are chosen with other seeds than
 those that are reported. Another seed is another choice of labelled sentences, other new weights, another order.
@@ -239,7 +239,7 @@ def _of_task(plan: Plan, name: str, found: dict[tuple[str, str, int], list[Cell]
             }  # fmt: skip
     differences = {}
     if set(TRAINED) <= set(arms):
-        for size, ours in arms["pre-trained"].items():
+        for size, ours in sorted(arms["pre-trained"].items(), key=lambda item: int(item[0])):
             pairs = zip(ours["scores"], arms["scratch"][size]["scores"], strict=True)
             differences[size] = interval([round(a - b, 5) for a, b in pairs])
     return {
