@@ -17,8 +17,8 @@ __version__ = "0.1.0"
 
 _MODULES = ["attention", "batches", "capture", "cards", "checkpoints", "cloze", "counting", "decoder", "fetch",
             "finetune", "generate", "heads", "huggingface", "lm", "masks", "mlm", "ngram", "nnlm", "positions",
-            "pretrain", "probe", "processes", "recurrent", "reference", "sources", "tasks", "text", "train",
-            "transformer", "widgets", "zoo"]  # fmt: skip
+            "pretrain", "probe", "processes", "recurrent", "reference", "scale", "sources", "tasks", "text",
+            "train", "transformer", "widgets", "zoo"]  # fmt: skip
 _HOME = {name: name for name in _MODULES} | {  # public name -> the module it lives in
     "AttentionExplorer": "widgets",
     "BPEExplorer": "widgets",
