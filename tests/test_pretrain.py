@@ -1,5 +1,6 @@
 """Pre-training by recipe: the same weights and curve however often it is stopped, and a card that is true."""
 
+import itertools
 import json
 import math
 import re
@@ -37,10 +38,11 @@ objectives = pytest.mark.parametrize("objective", OBJECTIVES)
 
 
 def corpus():
-    """Sentences of a small grammar, the same ones every time."""
-    rng = np.random.default_rng(0)
-    words = [["the", "a"], ["cat", "dog", "owl"], ["sees", "hears"], ["the", "no"], ["moon", "wind", "sea"]]
-    found = [" ".join(rng.choice(choice) for choice in words) + "." for _ in range(240)]
+    """Sentences of a small grammar, each once, the same ones every time."""
+    words = [["the", "a"], ["cat", "dog", "owl"], ["sees", "hears"], ["the", "no"], ["moon", "wind", "sea"],
+             ["here", "there", "now", "then"]]  # fmt: skip
+    sentences = [f"{' '.join(choice)}." for choice in itertools.product(*words)]
+    found = [sentences[i] for i in np.random.default_rng(0).permutation(len(sentences))[:240]]
     return [Text(f"en {i}", sentence, f"group {i // 2}") for i, sentence in enumerate(found)]
 
 
