@@ -84,9 +84,7 @@ def test_no_link_of_any_page_is_broken(site, edition):
 )
 def test_search_finds_the_chapter(visit, address, edition, query):
     with visit(f"{address}/{edition}/search.html?q={query}") as page:
-        page.wait_for_selector("#search-results .search li a")
-        found = page.locator("#search-results .search li a").evaluate_all("links => links.map((a) => a.href)")
-        assert any(CHAPTER in link for link in found)
+        page.wait_for_selector(f"#search-results .search li a[href*='{CHAPTER}']")  # results come one by one
 
 
 def test_search_finds_nothing_for_a_word_that_is_nowhere(visit, http):
