@@ -1,5 +1,6 @@
 """What tests share: the built site, a real browser, and pages that report what goes wrong on them."""
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,6 +13,9 @@ import pytest
 import torch
 import website
 from helpers import no_cuda
+
+from llmbook.widgets import EXPLORERS
+from llmbook.widgets.base import styles
 
 ROOT = Path(__file__).parents[1]
 torch.set_num_threads(1)
@@ -98,3 +102,33 @@ def left(request):
 def elsewhere(url, host):
     """Whether a request leaves the site."""
     return urlsplit(url).scheme not in ("data", "blob") and urlsplit(url).netloc != host
+
+
+PAGE = """<!DOCTYPE html><html lang="{lang}" data-theme="{scheme}"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width"><title>t</title>
+<style>html {{ background: #fff; color: #222832 }} html[data-theme="dark"] {{ background: #14181e; color: #ced6dd }}
+</style>
+<link rel="stylesheet" href="explorers/explorers.css"><script>var DOCUMENTATION_OPTIONS = {{}}</script>
+<script src="book.js"></script><body>{body}</body></html>"""
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    """``stage(explorer, …)``: the address of a page of their own, with the site's loader, modules and styles."""
+    monkeypatch.syspath_prepend(str(ROOT / "book" / "site"))
+    sys.modules.pop("llmbook_site", None)  # another test may have that of a copy of the book
+    from llmbook_site import classic
+
+    files = [explorer.files for explorer in EXPLORERS.values()]
+    (tmp_path / "explorers").mkdir()
+    for name in files:
+        (tmp_path / "explorers" / f"{name}.js").write_text(classic(name), "utf8")
+    (tmp_path / "explorers" / "explorers.css").write_text(styles(*files), "utf8")
+    shutil.copy(ROOT / "book" / "site" / "static" / "book.js", tmp_path)
+
+    def address(*explorers, lang="en", scheme="light"):
+        body = "".join(explorer.to_html() for explorer in explorers)
+        (tmp_path / "index.html").write_text(PAGE.format(lang=lang, scheme=scheme, body=body), "utf8")
+        return (tmp_path / "index.html").as_uri()
+
+    return address

@@ -4,8 +4,6 @@ import json
 import math
 import random
 import re
-import shutil
-import sys
 
 import nbformat
 import pytest
@@ -14,7 +12,6 @@ from conftest import ROOT
 
 from llmbook.attention import attention
 from llmbook.widgets import BPEExplorer
-from llmbook.widgets.base import styles
 
 CHAPTER = "notebooks/04_1_attention"
 LABELS = {
@@ -268,32 +265,6 @@ BPE_LABELS = {
     "en": {"merges": "merges", "less": "One merge fewer", "more": "One merge more", "text": "text", "reset": "Reset"},
     "zh": {"merges": "合并次数", "less": "少合并一次", "more": "多合并一次", "text": "文本", "reset": "复位"},
 }
-PAGE = """<!DOCTYPE html><html lang="{lang}" data-theme="{scheme}"><meta charset="utf-8">
-<meta name="viewport" content="width=device-width"><title>t</title>
-<style>html {{ background: #fff; color: #222832 }} html[data-theme="dark"] {{ background: #14181e; color: #ced6dd }}
-</style>
-<link rel="stylesheet" href="explorers/explorers.css"><script>var DOCUMENTATION_OPTIONS = {{}}</script>
-<script src="book.js"></script><body>{body}</body></html>"""
-
-
-@pytest.fixture
-def stage(tmp_path, monkeypatch):
-    """``stage(explorer, …)``: the address of a page with these explorers."""
-    monkeypatch.syspath_prepend(str(ROOT / "book" / "site"))
-    sys.modules.pop("llmbook_site", None)  # another test may have that of a copy of the book
-    from llmbook_site import classic
-
-    (tmp_path / "explorers").mkdir()
-    (tmp_path / "explorers" / "bpe.js").write_text(classic("bpe"), "utf8")
-    (tmp_path / "explorers" / "explorers.css").write_text(styles("attention", "bpe"), "utf8")
-    shutil.copy(ROOT / "book" / "site" / "static" / "book.js", tmp_path)
-
-    def address(*explorers, lang="en", scheme="light"):
-        body = "".join(explorer.to_html() for explorer in explorers)
-        (tmp_path / "index.html").write_text(PAGE.format(lang=lang, scheme=scheme, body=body), "utf8")
-        return (tmp_path / "index.html").as_uri()
-
-    return address
 
 
 class BPEDriver:

@@ -2,21 +2,16 @@
 
 import json
 import re
-import shutil
-import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
-from test_explorers import PAGE
 from traitlets import TraitError
 
 import llmbook
 from llmbook import text, zoo
 from llmbook.capture import capture
 from llmbook.widgets import HeadsExplorer
-from llmbook.widgets.base import styles
 
 TOKENS = ["[CLS]", "the", "cat", "drank", "the", "milk", "[SEP]"]
 LABELS = {
@@ -204,26 +199,6 @@ def test_markup_in_tokens_stays_text():
 
 
 # --- in a browser: the site's loader, module and styles
-
-
-@pytest.fixture
-def stage(tmp_path, monkeypatch):
-    """``stage(explorer, …)``: the address of a page with these explorers."""
-    monkeypatch.syspath_prepend(str(ROOT / "book" / "site"))
-    sys.modules.pop("llmbook_site", None)  # another test may have that of a copy of the book
-    from llmbook_site import classic
-
-    (tmp_path / "explorers").mkdir()
-    (tmp_path / "explorers" / "heads.js").write_text(classic("heads"), "utf8")
-    (tmp_path / "explorers" / "explorers.css").write_text(styles("attention", "bpe", "heads"), "utf8")
-    shutil.copy(ROOT / "book" / "site" / "static" / "book.js", tmp_path)
-
-    def address(*explorers, lang="en", scheme="light"):
-        body = "".join(shown.to_html() for shown in explorers)
-        (tmp_path / "index.html").write_text(PAGE.format(lang=lang, scheme=scheme, body=body), "utf8")
-        return (tmp_path / "index.html").as_uri()
-
-    return address
 
 
 def measures(map):

@@ -1,4 +1,4 @@
-import { button, draggable, figure, format, h, language, number, s, setAttributes, slider, softmax, toggle, vector } from "./base.js";
+import { button, draggable, figure, format, h, language, number, s, setAttributes, slider, softmax, store, toggle, vector } from "./base.js";
 
 const TEXT = {
   en: {
@@ -33,12 +33,7 @@ function attend({ q, K, V, mask, temperature, scaled }) {
 
 function render({ model, el }) {
   const text = TEXT[language(model)];
-  const names = ["tokens", "q", "K", "V", "mask", "temperature", "scaled"];
-  const state = () => Object.fromEntries(names.map((name) => [name, model.get(name)]));
-  const set = (changes) => {
-    for (const [name, value] of Object.entries(changes)) model.set(name, value);
-    model.save_changes();
-  };
+  const { state, set } = store(model, ["tokens", "q", "K", "V", "mask", "temperature", "scaled"]);
   const first = state();
 
   function shape() {

@@ -1,4 +1,4 @@
-import { button, draggable, figure, h, language, number, s, setAttributes, slider } from "./base.js";
+import { button, draggable, figure, h, language, number, s, setAttributes, slider, store } from "./base.js";
 
 const TEXT = {
   en: {
@@ -41,11 +41,7 @@ function merge(word, [first, second], made) {
 
 function render({ model, el }) {
   const text = TEXT[language(model)];
-  const state = () => Object.fromEntries(["merges", "text", "step"].map((name) => [name, model.get(name)]));
-  const set = (changes) => {
-    for (const [name, value] of Object.entries(changes)) model.set(name, value);
-    model.save_changes();
-  };
+  const { state, set } = store(model, ["merges", "text", "step"]);
   const first = state();
 
   function shape() {
