@@ -1,5 +1,6 @@
-"""The glossary: enough terms, in order, complete in both languages, and every one on the page of either edition."""
+"""The glossary: enough terms, in order, complete in both languages, on the page of either edition, linked from use."""
 
+import sys
 import tomllib
 from pathlib import Path
 
@@ -37,3 +38,62 @@ def test_every_term_is_on_the_page_with_its_name_in_the_other_edition(site, edit
     assert len(entries) == len(TERMS)
     for term in TERMS:
         assert term["zh" if edition == "en" else "en"] in entries[term[edition]]
+
+
+# ---- Links from the chapters
+
+
+@pytest.fixture
+def linking(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "book" / "site"))
+    for name in ("llmbook_site", "llmbook_terms"):
+        sys.modules.pop(name, None)
+    import llmbook_terms
+
+    return llmbook_terms
+
+
+def test_a_chapter_has_a_section_and_other_pages_have_none(linking):
+    pages = ("notebooks/04_1_attention", "notebooks/01_background", "book/index", "book/glossary")
+    assert [linking.section(page) for page in pages] == ["4.1", "1", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "at_home", "elsewhere"),
+    [
+        ("masked language model (MLM)", ["masked language model", "MLM"], ["masked language model", "MLM"]),
+        ("key", ["key"], []),
+        ("perplexity", ["perplexity"], ["perplexity"]),
+        ("norm (of a vector)", ["norm"], []),
+    ],
+)
+def test_everyday_words_are_terms_in_their_own_section_alone(linking, name, at_home, elsewhere):
+    term = {"en": name, "section": "4.1"}
+    assert linking.names(term, "en", "4.1") == at_home and linking.names(term, "en", "3.2") == elsewhere
+
+
+@pytest.mark.parametrize(
+    ("lang", "written", "text", "found"),
+    [
+        ("en", ["mask", "masked language model"], "Masked language models mask", ["Masked language models", "mask"]),
+        ("en", ["attention"], "self-attention, attentions", ["attentions"]),
+        ("zh", ["掩码", "掩码语言模型", "GPT"], "掩码语言模型用GPT吗？GPTs用掩码", ["掩码语言模型", "GPT", "掩码"]),
+    ],
+)  # fmt: skip
+def test_the_longest_name_is_found_as_a_whole_word(linking, lang, written, text, found):
+    assert linking.pattern(written, lang).findall(text) == found
+
+
+@pytest.mark.parametrize("edition", ["en", "zh"])
+def test_each_chapter_links_a_term_once_and_never_from_code_or_titles(site, edition):
+    glossary = BeautifulSoup((site / edition / "book" / "glossary.html").read_text("utf8"), "html.parser")
+    pages = sorted((site / edition / "notebooks").glob("*.html"))
+    for path in pages:
+        page = BeautifulSoup(path.read_text("utf8"), "html.parser")
+        links = page.select("a.term-link")
+        targets = [link["href"].partition("#")[2] for link in links]
+        assert len(targets) == len(set(targets)) >= 5, path
+        for link, target in zip(links, targets, strict=True):
+            assert glossary.find(id=target).name == "dt" and link["title"]
+        assert not page.select("pre a.term-link, h1 a.term-link, h2 a.term-link, a a")
+    assert pages

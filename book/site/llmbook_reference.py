@@ -1,7 +1,6 @@
 """The pages that are made from the code: the table of equations, and the reference of the package.
 
 - the directive ``{equations}`` shows ``book/equations.toml`` as a table;
-- the directive ``{terms}`` shows those of ``book/glossary.toml`` that a section treats, as entries of a glossary;
 - autodoc and napoleon read the docstrings; in the Chinese edition the first paragraph of each is the one that
   ``book/api_zh.toml`` has for it.
 """
@@ -22,7 +21,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 BOOK = Path(__file__).parents[1]
-EQUATIONS, GLOSSARY, SUMMARIES = BOOK / "equations.toml", BOOK / "glossary.toml", BOOK / "api_zh.toml"
+EQUATIONS, SUMMARIES = BOOK / "equations.toml", BOOK / "api_zh.toml"
 WORDS: dict[str, dict[str, Any]] = {
     "en": {"head": ["Equation", "Document", "Code", "Test"], "derivation": "derivation", "cell": "cell"},
     "zh": {"head": ["公式", "讲义", "代码", "测试"], "derivation": "推导", "cell": "单元格"},
@@ -61,32 +60,6 @@ class EquationsDirective(SphinxDirective):
         box = nodes.container(classes=["equations"])
         self.state.nested_parse(StringList(lines, str(EQUATIONS)), 0, box)
         return [box]
-
-
-class TermsDirective(SphinxDirective):
-    """```` ```{terms} 4.1 ````: the terms that a section treats, each with its name in the other edition."""
-
-    required_arguments = 1
-
-    def run(self) -> list[nodes.Node]:
-        """A Sphinx glossary: the role ``{term}`` finds its entries."""
-        self.env.note_dependency(str(GLOSSARY))
-        terms = [term for term in tomllib.loads(GLOSSARY.read_text("utf8"))["term"]
-                 if term["section"] == self.arguments[0]]  # fmt: skip
-        if not terms:
-            raise self.error(f"terms: expected a section with terms in {GLOSSARY.name}, got {self.arguments[0]}")
-        box = nodes.container(classes=["terms"])
-        self.state.nested_parse(StringList(glossary(terms, edition(self.env.app)), str(GLOSSARY)), 0, box)
-        return [box]
-
-
-def glossary(terms: list[dict[str, str]], lang: str) -> list[str]:
-    """The lines of a glossary in Markdown."""
-    other = "zh" if lang == "en" else "en"
-    lines = ["```{glossary}"]
-    for term in terms:
-        lines += [term[lang], f"  *{term[other]}*{'. ' if lang == 'en' else '。'}{term[f'{lang}_text']}", ""]
-    return [*lines, "```"]
 
 
 def table(equations: list[dict[str, Any]], lang: str) -> list[str]:
@@ -172,5 +145,4 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-skip-member", skip)
     app.connect("autodoc-process-signature", drop_signature)
     app.add_directive("equations", EquationsDirective)
-    app.add_directive("terms", TermsDirective)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

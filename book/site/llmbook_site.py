@@ -4,7 +4,8 @@
 - MathJax from a Python package instead of a CDN; nothing that calls another host;
 - a link to the same page in the other edition; a search that finds Chinese compounds;
 - the directive ``{explorer}``, for an explorer on a page that is no notebook;
-- by :mod:`llmbook_reference`: the table of equations, and the reference of the package.
+- by :mod:`llmbook_reference`: the table of equations, and the reference of the package;
+- by :mod:`llmbook_terms`: the glossary, and the links to it.
 """
 
 from __future__ import annotations
@@ -177,6 +178,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register with Sphinx."""
     jieba.setLogLevel(logging.WARNING)
     app.setup_extension("llmbook_reference")
+    app.setup_extension("llmbook_terms")
     languages["zh"] = ChineseSearch
     app.add_config_value("llmbook_site_digest", "", "env", str)
     app.connect("config-inited", configure, priority=10)
