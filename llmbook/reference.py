@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,71 @@ def feed_forward(
         w_2, b_2: ``(d_ff, d_model)`` and ``(d_model,)``.
     """
     return gelu(np.asarray(x) @ np.asarray(w_1) + b_1) @ np.asarray(w_2) + b_2
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": gelu,
+    "gelu_tanh": lambda x: x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+    "relu": lambda x: np.maximum(x, 0.0),
+}
+
+
+def block(
+    x: npt.ArrayLike,
+    weights: Mapping[str, npt.ArrayLike],
+    *,
+    n_heads: int,
+    norm: str = "pre",
+    residual: bool = True,
+    activation: str = "gelu",
+    eps: float = 1e-5,
+) -> dict[str, list[Array]]:
+    """One block of the encoder, every step of it (:class:`llmbook.transformer.Block`, which gives the last alone).
+
+    Args:
+        x: ``(T, d_model)``.
+        weights: those of a block, by their names in ``state_dict()``.
+        n_heads: number of heads.
+        norm: the layer norms before the sublayers (``"pre"``), after the sums (``"post"``), or nowhere (``"none"``).
+        residual: whether a sublayer's input is added to its output.
+        activation: ``"gelu"``, ``"gelu_tanh"`` or ``"relu"``.
+        eps: added to the variance.
+
+    Returns:
+        The steps by name, in order, each with its matrices: one ``(T, ·)``; three at ``"qkv"``; one ``(T, T)`` a head
+        at ``"scores"`` and ``"weights"``.
+    """
+    w = {name: np.asarray(value, dtype=float) for name, value in weights.items()}
+    z = np.asarray(x, dtype=float)
+    made: dict[str, list[Array]] = {"x": [z]}
+
+    def linear(z: Array, name: str) -> Array:
+        return z @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    def normed(z: Array, name: str) -> Array:
+        made[name] = [layer_norm(z, w[f"{name}.weight"], w[f"{name}.bias"], eps)]
+        return made[name][0]
+
+    def attend(z: Array) -> Array:
+        made["qkv"] = np.split(linear(z, "attention.W_qkv"), 3, -1)
+        q, k, v = (np.stack(np.split(part, n_heads, -1)) for part in made["qkv"])  # (H, T, d_k) each
+        made["scores"] = list(q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1]))
+        outputs, weights = attention(q, k, v)
+        made["weights"], made["heads"] = list(weights), [np.concatenate(list(outputs), -1)]
+        made["project"] = [linear(made["heads"][0], "attention.W_o")]
+        return made["project"][0]
+
+    def expand(z: Array) -> Array:
+        made["hidden"] = [ACTIVATIONS[activation](linear(z, "feed_forward.W_1"))]
+        made["contract"] = [linear(made["hidden"][0], "feed_forward.W_2")]
+        return made["contract"][0]
+
+    for name, sublayer in (("attention", attend), ("feed_forward", expand)):
+        y = sublayer(normed(z, f"{name}_norm") if norm == "pre" else z)
+        if residual:
+            made[f"{name}_sum"] = [y := z + y]
+        z = normed(y, f"{name}_norm") if norm == "post" else y
+    return made
 
 
 def cross_entropy(logits: npt.ArrayLike, targets: npt.ArrayLike) -> float:

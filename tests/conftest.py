@@ -132,3 +132,55 @@ def stage(tmp_path, monkeypatch):
         return (tmp_path / "index.html").as_uri()
 
     return address
+
+
+# Scripts for the tests of the explorers.
+
+# of every text in an explorer, the contrast with what is behind it (WCAG 2.2, section 1.4.3)
+CONTRAST = """(root) => {
+  const pen = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  const paint = (colours) => { pen.clearRect(0, 0, 1, 1);
+    for (const c of colours) { pen.fillStyle = c; pen.fillRect(0, 0, 1, 1); }
+    return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3); };
+  const light = (rgb) => rgb.map((x) => x / 255).map((x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, x, i) => sum + x * [0.2126, 0.7152, 0.0722][i], 0);
+  const own = (e) => e.checkVisibility() && e.matches(":not(option)")
+    && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+  return [...root.querySelectorAll("*")].filter(own).map((e) => {
+    const grounds = [];
+    for (let p = e; p; p = p.parentElement) grounds.unshift(getComputedStyle(p).backgroundColor);
+    const [a, b] = [light(paint(grounds)), light(paint([...grounds, getComputedStyle(e).color]))];
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  });
+}"""
+
+# mount an explorer, by name and state, on a model as a notebook has it; what it saves is kept in `stage`
+RENDER = """async ([name, state]) => {
+  const explorer = await new Promise((resolve) => {
+    window.llmExplorers = { define: (_, module) => resolve(module) };
+    document.head.append(Object.assign(document.createElement("script"), { src: `explorers/${name}.js` }));
+  });
+  const listeners = new Set(), saved = [], el = document.body.appendChild(document.createElement("div"));
+  let unsent = {};
+  const emit = () => [...listeners].forEach((listener) => listener());
+  const model = { get: (name) => state[name] ?? null,
+    on: (_, f) => listeners.add(f), off: (_, f) => listeners.delete(f),
+    set: (name, value) => { state[name] = unsent[name] = value; },
+    save_changes: () => { saved.push(unsent); unsent = {}; emit(); } };
+  window.stage = { explorer, model, el, saved, listeners,
+    kernel: (changes) => { Object.assign(state, changes); emit(); } };
+}"""
+
+# mount it 50 times, click once, remove it: the listeners and elements that are left
+LEFT = """(selector) => {
+  const added = [], add = EventTarget.prototype.addEventListener;
+  EventTarget.prototype.addEventListener = function (...args) {
+    if (this === document || this === window || this === document.body) added.push(args[0]);
+    return add.apply(this, args); };
+  for (let i = 0; i < 50; i++) {
+    const remove = stage.explorer.render(stage);
+    stage.el.querySelector(selector).click();
+    remove(); }
+  EventTarget.prototype.addEventListener = add;
+  return [stage.listeners.size, stage.el.childNodes.length, added.length];
+}"""

@@ -21,12 +21,16 @@ LABELS = {
 
 
 def stored_states():
-    """The state of each explorer of the chapter, as its notebook stores it."""
+    """The state of each attention explorer of the chapter, as its notebook stores it."""
     notebook = nbformat.read(ROOT / f"{CHAPTER}.ipynb", as_version=4)
     html = "".join(
         o.data["text/html"] for c in notebook.cells for o in c.get("outputs", []) if "text/html" in o.get("data", {})
     )
-    return [json.loads(text) for text in re.findall(r'<script type="application/json">(.*?)</script>', html)]
+    mounted = re.findall(r'data-explorer="attention"><script type="application/json">(.*?)</script>', html)
+    return [json.loads(text) for text in mounted]
+
+
+ATTENTION = '.llm-explorer[data-explorer="attention"]'
 
 
 class Driver:
@@ -35,7 +39,7 @@ class Driver:
     def __init__(self, page, index=0, edition="en"):
         self.page, self.labels = page, LABELS[edition]
         self.state = stored_states()[index]
-        host = page.locator(".llm-explorer").nth(index)
+        host = page.locator(ATTENTION).nth(index)
         host.scroll_into_view_if_needed()
         self.root = host.locator(".llm")
         self.root.wait_for()
@@ -71,7 +75,7 @@ class Driver:
 @pytest.mark.parametrize("edition", ["en", "zh"])
 def test_every_explorer_of_the_chapter_opens_right(visit, address, edition):
     with visit(f"{address}/{edition}/{CHAPTER}.html") as page:
-        assert page.locator(".llm-explorer").count() == len(stored_states()) >= 4
+        assert page.locator(ATTENTION).count() == len(stored_states()) >= 4
         for index in range(len(stored_states())):
             Driver(page, index, edition).agrees_with_torch()
         assert page.locator(".llm-fallback").count() == 0

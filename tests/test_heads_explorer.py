@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from conftest import CONTRAST, LEFT, RENDER
 from traitlets import TraitError
 
 import llmbook
@@ -452,24 +453,6 @@ def test_every_control_has_a_name_and_one_tab_stop_a_grid(visit, stage):
         assert root.locator(".llm-small").nth(3).get_attribute("aria-label") == "层 1，头 1（对比）"
 
 
-CONTRAST = """(root) => {
-  const pen = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-  const paint = (colours) => { pen.clearRect(0, 0, 1, 1);
-    for (const c of colours) { pen.fillStyle = c; pen.fillRect(0, 0, 1, 1); }
-    return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3); };
-  const light = (rgb) => rgb.map((x) => x / 255).map((x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, x, i) => sum + x * [0.2126, 0.7152, 0.0722][i], 0);
-  const own = (e) => e.checkVisibility() && e.matches(":not(option)")
-    && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
-  return [...root.querySelectorAll("*")].filter(own).map((e) => {
-    const grounds = [];
-    for (let p = e; p; p = p.parentElement) grounds.unshift(getComputedStyle(p).backgroundColor);
-    const [a, b] = [light(paint(grounds)), light(paint([...grounds, getComputedStyle(e).color]))];
-    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-  });
-}"""
-
-
 @pytest.mark.parametrize("view", ["matrix", "lines"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_its_ground(visit, stage, scheme, view):
@@ -483,26 +466,9 @@ def test_text_stands_out_from_its_ground(visit, stage, scheme, view):
         assert blue == {"light": "rgb(29, 78, 216)", "dark": "rgb(122, 162, 255)"}[scheme]
 
 
-RENDER = """async (state) => {
-  const explorer = await new Promise((resolve) => {
-    window.llmExplorers = { define: (_, module) => resolve(module) };
-    document.head.append(Object.assign(document.createElement("script"), { src: "explorers/heads.js" }));
-  });
-  const listeners = new Set(), saved = [], el = document.body.appendChild(document.createElement("div"));
-  let unsent = {};
-  const emit = () => [...listeners].forEach((listener) => listener());
-  const model = { get: (name) => state[name] ?? null,
-    on: (_, f) => listeners.add(f), off: (_, f) => listeners.delete(f),
-    set: (name, value) => { state[name] = unsent[name] = value; },
-    save_changes: () => { saved.push(unsent); unsent = {}; emit(); } };
-  window.stage = { explorer, model, el, saved, listeners,
-    kernel: (changes) => { Object.assign(state, changes); emit(); } };
-}"""
-
-
 def test_it_speaks_with_a_kernel_in_both_directions(visit, stage):
     with visit(stage()) as page:
-        page.evaluate(RENDER, state(explorer()))
+        page.evaluate(RENDER, ["heads", state(explorer())])
         page.evaluate("() => { stage.remove = stage.explorer.render(stage); }")
         root = page.locator(".llm")
         root.locator(".llm-small").nth(3).click()
@@ -526,22 +492,8 @@ def test_it_speaks_with_a_kernel_in_both_directions(visit, stage):
 
 def test_it_leaves_nothing_behind(visit, stage):
     with visit(stage()) as page:
-        page.evaluate(RENDER, state(explorer(compare=(1, 1))))
-        left = page.evaluate(
-            """() => {
-                 const added = [], add = EventTarget.prototype.addEventListener;
-                 EventTarget.prototype.addEventListener = function (...args) {
-                   if (this === document || this === window || this === document.body) added.push(args[0]);
-                   return add.apply(this, args); };
-                 for (let i = 0; i < 50; i++) {
-                   const remove = stage.explorer.render(stage);
-                   stage.el.querySelector(".llm-small").click();
-                   remove(); }
-                 EventTarget.prototype.addEventListener = add;
-                 return [stage.listeners.size, stage.el.childNodes.length, added.length];
-               }"""
-        )
-        assert left == [0, 0, 0]
+        page.evaluate(RENDER, ["heads", state(explorer(compare=(1, 1)))])
+        assert page.evaluate(LEFT, ".llm-small") == [0, 0, 0]
 
 
 def test_without_scripts_it_leaves_a_table(visit, stage):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import normal
+from helpers import normal, shake
 
 from llmbook import reference
 from llmbook.reference import attention, softmax
@@ -116,22 +116,37 @@ def test_layer_norm_gelu_and_feed_forward_are_torchs():
     same(reference.feed_forward(x, w_1, b_1, w_2, b_2), F.gelu(t[0] @ t[3] + t[4]) @ t[5] + t[6])
 
 
-def test_block_of_numpy_is_the_block_of_the_book():
-    block = Block(EncoderConfig(11, d_model=6, n_heads=1, n_layers=1, d_ff=7, max_len=5)).double()
-    x, a, f = normal(4, 6), block.attention, block.feed_forward
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu"])
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_block_of_numpy_is_the_block_of_the_book(norm, activation):
+    config = EncoderConfig(11, d_model=6, n_heads=2, n_layers=1, d_ff=7, max_len=5, norm=norm, activation=activation)
+    block, x, maps = shake(Block(config)).double(), normal(4, 6), []
+    block.attention.weights.register_forward_hook(lambda layer, inputs, weights: maps.append(weights[0].detach()))
+    weights = {name: p.numpy() for name, p in block.state_dict().items()}
+    steps = reference.block(x.detach(), weights, n_heads=2, norm=norm, activation=activation)
+    same(list(steps.values())[-1][0], block(x[None])[0].detach())
+    same(np.stack(steps["weights"]), maps[0])
+    same(
+        np.concatenate(steps["qkv"], -1),
+        block.attention.W_qkv(x if norm == "post" else block.attention_norm(x)).detach(),
+    )
+    around = ["attention_norm", "feed_forward_norm"]
+    assert [name for name in steps if name in around] == around
+    assert (list(steps)[-1] == "feed_forward_norm") == (norm == "post")
 
-    def norm(layer, x):
-        return reference.layer_norm(x, *(p.detach().numpy() for p in (layer.weight, layer.bias)))
 
-    def linear(layer, x):
-        return x @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
-
-    h = x.detach().numpy()
-    q, k, v = np.split(linear(a.W_qkv, norm(block.attention_norm, h)), 3, -1)
-    h = h + linear(a.W_o, reference.attention(q, k, v)[0])
-    parts = [p.detach().numpy() for p in (f.W_1.weight.T, f.W_1.bias, f.W_2.weight.T, f.W_2.bias)]
-    h = h + reference.feed_forward(norm(block.feed_forward_norm, h), *parts)
-    same(h, block(x[None])[0].detach())
+def test_block_without_residual_and_norm():
+    block, x = (
+        shake(Block(EncoderConfig(11, d_model=6, n_heads=3, n_layers=1, d_ff=7, max_len=5))).double(),
+        normal(4, 6),
+    )
+    weights = {name: p.numpy() for name, p in block.state_dict().items()}
+    plain = reference.block(x.detach(), weights, n_heads=3, norm="none", residual=False)
+    same(list(plain.values())[-1][0], block.feed_forward(block.attention(x[None]))[0].detach())
+    assert list(plain) == ["x", "qkv", "scores", "weights", "heads", "project", "hidden", "contract"]
+    a, z = block.attention(x[None])[0] + x, reference.block(x.detach(), weights, n_heads=3, norm="none")
+    same(z["attention_sum"][0], a.detach())
+    same(z["feed_forward_sum"][0], (a + block.feed_forward(a)).detach())
 
 
 def test_cross_entropy_is_torchs_and_0_without_targets():

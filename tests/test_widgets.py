@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from ipywidgets import FloatSlider, HBox, link
-from traitlets import TraitError
+from traitlets import HasTraits, TraitError
 
 from llmbook.attention import attention
 from llmbook.widgets import EXPLORERS, AttentionExplorer, BPEExplorer
-from llmbook.widgets.base import bundle
+from llmbook.widgets.base import STATIC, Arrays, Matrix, bundle
 
 Q, K, V = [0.1, 0.2], [[0.3, 0.4], [0.5, 0.6]], [[1.0, 1.1], [2.0, 2.1]]
 
@@ -285,3 +285,80 @@ def test_a_module_stands_alone(name):
     code = bundle(name)
     assert not re.search(r"^\s*import\b|\bimport\(|https?://(?!www\.w3\.org)", code, re.M)
     assert re.findall(r"^export .*", code, re.M) == ["export default { render };"]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in STATIC.glob("*.js")))
+def test_what_a_module_imports_is_there_to_be_imported(name):
+    for names, file in re.findall(
+        r'^import \{([^}]*)\} from "\./(\w+)\.js";$', (STATIC / f"{name}.js").read_text("utf8"), re.M
+    ):
+        exported = re.findall(r"^export (?:const|function) (\w+)", (STATIC / f"{file}.js").read_text("utf8"), re.M)
+        assert set(names.replace(" ", "").split(",")) <= set(exported), file
+
+
+@pytest.mark.parametrize("name", [explorer.files for explorer in EXPLORERS.values()])
+def test_no_two_files_of_a_module_define_the_same_name(name):
+    defined = re.findall(r"^(?:const|let|function|class) (\w+)", bundle(name), re.M)
+    assert [name for name, n in Counter(defined).items() if n > 1] == []
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Small modules that import each other: d from b and c, which both import a."""
+    monkeypatch.setattr("llmbook.widgets.base.STATIC", tmp_path)
+    imports = {
+        "a": "",
+        "b": 'import { a } from "./a.js";\n',
+        "d": 'import { b } from "./b.js";\nimport { c } from "./c.js";\n',
+    }
+    imports["c"] = 'import {\n  a,\n} from "./a.js";\n'
+    for name, lines in imports.items():
+        (tmp_path / f"{name}.js").write_text(f"// {name}\n{lines}export const {name} = 1;\nexport default {name};\n")
+
+
+def test_a_bundle_has_each_file_once_after_what_it_imports(files):
+    code = bundle("d")
+    assert re.findall(r"^// (\w)", code, re.M) == ["a", "b", "c", "d"] and "import" not in code
+    assert re.findall(r"^export .*", code, re.M) == ["export const d = 1;", "export default d;"]
+    assert bundle("a") == "// a\nexport const a = 1;\nexport default a;\n"
+
+
+def test_a_bundle_of_a_file_that_is_not_there_says_so(files):
+    with pytest.raises(FileNotFoundError, match=r"e\.js"):
+        bundle("e")
+
+
+WEIGHTS = {"W": torch.tensor([[1.23456, 2], [3, 4e-9]]), "b": [0.333333, -1]}
+
+
+class Holder(HasTraits):
+    weights = Arrays(digits=4)
+    exact = Arrays({})
+    matrix = Matrix([[0.0]], digits=2)
+
+
+def test_arrays_by_name_are_kept_to_some_digits():
+    held = Holder(weights=WEIGHTS, exact=WEIGHTS, matrix=[[1.26, 1234]])
+    assert held.weights == {"W": [[1.235, 2.0], [3.0, 4e-9]], "b": [0.3333, -1.0]}
+    assert held.exact["b"] == [0.333333, -1.0] and held.matrix == [[1.3, 1200.0]]
+    assert Holder(weights=held.weights).weights == held.weights
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0], r"weights: expected arrays by name, got \[1.0\]"),
+        ({"W": 3}, r"weights: W: expected numbers or rows, got 3"),
+        ({"W": []}, r"weights: W: expected numbers or rows, got none"),
+        ({"W": [1.0, NAN]}, r"weights: W: expected finite numbers, got nan"),
+        ({"W": [[1.0], [INF]]}, r"weights: W: expected finite numbers, got inf"),
+        ({"W": [[1.0], [1.0, 2.0]]}, r"weights: W: expected rows of one length, got lengths \[1, 2\]"),
+        ({"W": [[1.0], 2.0]}, r"weights: W: expected numbers in each row, got 2.0"),
+        ({"W": torch.zeros(2, 2, 2)}, r"weights: W: expected finite numbers, got \[0.0, 0.0\]"),
+        ({"W": [None]}, r"weights: W: expected finite numbers, got None"),
+        ({"W": ["a"]}, r"weights: W: expected numbers in each row, got 'a'"),
+    ],
+)
+def test_arrays_that_are_none_are_refused_by_name(weights, message):
+    with pytest.raises(TraitError, match=message):
+        Holder(weights=weights)

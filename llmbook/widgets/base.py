@@ -12,7 +12,7 @@ import html
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,11 +22,30 @@ import traitlets as t
 STATIC = Path(__file__).parent / "static"
 
 
+_IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+)\.js";\n', re.M)
+
+
 def bundle(name: str) -> str:
-    """The ES module of one explorer with ``base.js`` put in the place of its import: it needs no other file."""
-    base = re.sub(r"^export ", "", (STATIC / "base.js").read_text("utf8"), flags=re.M)
-    code = (STATIC / f"{name}.js").read_text("utf8")
-    return re.sub(r'^import \{[^}]*\} from "\./base\.js";\n', lambda _: base, code, count=1, flags=re.M)
+    """The ES module of one explorer with the files that it imports put before it: it needs no other.
+
+    They are ``base.js``, ``forward.js`` and whatever else stands beside them, which may import each other. Each comes
+    once, after those that it imports; all share one scope, so no two may define the same name.
+    """
+    *shared, own = (_IMPORT.sub("", _source(file)) for file in _needed(name))
+    return "".join(re.sub(r"^export ", "", code, flags=re.M) for code in shared) + own
+
+
+def _needed(name: str, before: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """``before``, then what the file ``name`` imports and is not there yet, then the file itself."""
+    if name in before:
+        return before
+    for other in _IMPORT.findall(_source(name)):
+        before = _needed(other, before)
+    return (*before, name)
+
+
+def _source(name: str) -> str:
+    return (STATIC / f"{name}.js").read_text("utf8")
 
 
 def styles(*names: str) -> str:
@@ -90,9 +109,16 @@ class Vector(t.TraitType[list[float], Any]):
 
 
 class Matrix(t.TraitType[list[list[float]], Any]):
-    """A trait that holds a non-empty rectangle of finite floats; takes lists, numpy arrays and tensors."""
+    """A trait that holds a non-empty rectangle of finite floats; takes lists, numpy arrays and tensors.
+
+    Given ``digits``, it keeps so many significant ones of each number.
+    """
 
     info_text = "a non-empty matrix of finite numbers"
+
+    def __init__(self, default: Any = t.Undefined, *, digits: int | None = None, **kwargs: Any) -> None:
+        super().__init__(default, **kwargs)
+        self.digits = digits
 
     def validate(self, obj: Any, value: Any) -> list[list[float]]:
         """Convert ``value``; raises TraitError naming the trait and what is wrong."""
@@ -101,7 +127,34 @@ class Matrix(t.TraitType[list[list[float]], Any]):
         widths = [len(row) for row in matrix]
         if len(set(widths)) > 1:
             raise t.TraitError(f"{self.name}: expected rows of one length, got lengths {widths}")
-        return matrix
+        return [[_significant(x, self.digits) for x in row] for row in matrix]
+
+
+class Arrays(t.TraitType[dict[str, Any], Any]):
+    """A trait that holds named vectors and matrices of finite floats, as a model's ``state_dict()`` does.
+
+    Takes lists, numpy arrays and tensors. Given ``digits``, it keeps so many significant ones of each number.
+    """
+
+    info_text = "vectors and matrices of finite numbers by name"
+
+    def __init__(self, default: Any = t.Undefined, *, digits: int | None = None, **kwargs: Any) -> None:
+        super().__init__(default, **kwargs)
+        self.digits = digits
+
+    def validate(self, obj: Any, value: Any) -> dict[str, Any]:
+        """Convert ``value``; raises TraitError naming the trait, the array and what is wrong."""
+        if not isinstance(value, Mapping):
+            raise t.TraitError(f"{self.name}: expected arrays by name, got {value!r}")
+        return {name: self._array(f"{self.name}: {name}", array) for name, array in value.items()}
+
+    def _array(self, name: str, value: Any) -> Any:
+        items = _items(name, value, "numbers or rows")
+        if any(isinstance(x, Iterable) for x in items):
+            matrix = Matrix(digits=self.digits)
+            matrix.name = name
+            return matrix.validate(None, items)
+        return [_significant(_number(name, x), self.digits) for x in items]
 
 
 class Pairs(t.TraitType[list[tuple[str, str]], Any]):
@@ -135,3 +188,7 @@ def _number(name: str | None, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise t.TraitError(f"{name}: expected finite numbers, got {value!r}")
     return float(value)
+
+
+def _significant(x: float, digits: int | None) -> float:
+    return x if digits is None else float(f"{x:.{digits}g}")

@@ -1,4 +1,5 @@
-import { button, draggable, figure, format, h, language, number, s, setAttributes, slider, softmax, store, toggle, vector } from "./base.js";
+import { button, draggable, figure, format, h, language, number, s, setAttributes, slider, store, toggle, vector } from "./base.js";
+import { softmax } from "./forward.js";
 
 const TEXT = {
   en: {

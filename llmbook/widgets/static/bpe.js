@@ -1,4 +1,4 @@
-import { button, draggable, figure, h, language, number, s, setAttributes, slider, store } from "./base.js";
+import { button, draggable, editor, figure, h, language, number, s, setAttributes, slider, store } from "./base.js";
 
 const TEXT = {
   en: {
@@ -74,7 +74,7 @@ function controls(text, n, go, state, set, reset) {
   const steps = slider({ label: text.merges, min: 0, max: n, step: 1, digits: 0, get: () => state().step, set: go });
   const less = button("\u2212", () => go(state().step - 1), { "aria-label": text.less });
   const more = button("+", () => go(state().step + 1), { "aria-label": text.more });
-  const field = editor(text.text, () => state().text, (value) => set({ text: value }));
+  const field = editor({ label: text.text, longest: LONGEST, get: () => state().text, set: (value) => set({ text: value }) });
   return {
     nodes: [h("div", {}, steps.node, h("div", { class: "llm-row" }, h("span", { class: "llm-steps" }, less, more), button(text.reset, reset))),
       field.node],
@@ -84,21 +84,6 @@ function controls(text, n, go, state, set, reset) {
       more.setAttribute("aria-disabled", state().step === n);
     },
   };
-}
-
-/** A labelled field for a text of at most LONGEST characters. */
-function editor(label, get, set) {
-  const field = h("textarea", { rows: 2, dir: "auto", spellcheck: "false", autocapitalize: "off", autocomplete: "off", "aria-label": label });
-  const update = (everything) => {
-    if (everything === true || field !== field.getRootNode().activeElement) field.value = get();
-  };
-  field.addEventListener("input", (event) => {
-    const kept = [...field.value].slice(0, LONGEST).join("");
-    if (kept !== field.value && !event.isComposing) field.value = kept;
-    set(kept);
-  });
-  field.addEventListener("change", () => update(true));
-  return { node: h("label", { class: "llm-editor" }, h("span", {}, label), field), update };
 }
 
 const MARKS = /^\p{M}/u;

@@ -1,4 +1,4 @@
-import { button, figure, format, h, language, number, roving, s, select, store } from "./base.js";
+import { button, choice, figure, format, grid, h, language, number, roving, s, select, store } from "./base.js";
 
 const TEXT = {
   en: {
@@ -83,24 +83,14 @@ function render({ model, el }) {
 }
 
 function controls(text, weights, tokens, state, set) {
-  const views = ["matrix", "lines"].map((view) => button(text[view], () => set({ view })));
+  const view = choice({ label: text.view, options: ["matrix", "lines"].map((name) => [name, text[name]]), get: () => state().view, set: (name) => set({ view: name }) });
   const heads = weights.flatMap((layer, l) => layer.map((_, a) => [`${l},${a}`, text.headAt(l, a)]));
   const compare = select({ label: text.compare, options: [["", text.none], ...heads], get: () => String(state().compare ?? ""),
     set: (value) => set({ compare: value ? value.split(",").map(Number) : null }) });
   const query = select({ label: text.query, options: [["", text.none], ...tokens.map((token, i) => [String(i), token])],
     get: () => String(state().query ?? ""), set: (value) => set({ query: value ? Number(value) : null }) });
-  const update = () => {
-    views.forEach((node, i) => node.setAttribute("aria-pressed", state().view === ["matrix", "lines"][i]));
-    [compare, query].forEach((input) => input.update());
-  };
-  return { nodes: [h("div", { class: "llm-switch", role: "group", "aria-label": text.view }, ...views), compare.node, query.node], update };
-}
-
-/** A grid for eye and screen reader: a head over each column, a head before each row; `cells` are rows of cells. */
-function grid(label, columns, heads, cells) {
-  const top = h("div", { role: "row" }, h("span", { role: "columnheader" }), ...columns);
-  const rows = cells.map((row, i) => h("div", { role: "row" }, heads[i], ...row));
-  return { node: h("div", { role: "grid", "aria-label": label }, top, ...rows), rows };
+  const inputs = [view, compare, query];
+  return { nodes: inputs.map((input) => input.node), update: () => inputs.forEach((input) => input.update()) };
 }
 
 /** A small map of every head; the one shown large is marked, and so is the one beside it. */
