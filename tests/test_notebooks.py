@@ -1,5 +1,6 @@
 """Every stored output is what the code prints: strict nbval, both editions."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -17,7 +18,8 @@ DIGIT = re.compile(r"\d")
 def nbval(paths: list[Path], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run nbval, with nothing sanitised, as its own process."""
     command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", "--color=no", *map(str, paths)]
-    return subprocess.run(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    one = {**os.environ, "OMP_NUM_THREADS": "1"}  # two threads on a busy machine are slower than one, many times
+    return subprocess.run(command, cwd=folder, text=True, env=one, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def tail(run: subprocess.CompletedProcess[str]) -> str:

@@ -24,7 +24,8 @@ from stored import EN_HASH, FOLDERS, FRONT, KERNEL, EditionError, digest, dumps,
 
 
 def run(path: Path, nb: NotebookNode) -> None:
-    """Run a notebook (in place) by a fresh kernel in its own folder."""
+    """Run a notebook (in place) by a fresh kernel in its own folder, on one thread, as the tests do."""
+    os.environ["OMP_NUM_THREADS"] = "1"
     at = {"cell": "(start)"}
     client = NotebookClient(
         nb,

@@ -4,9 +4,10 @@ python tools/language_models.py     writes llmbook/studies/language_models.json,
                                     hour on one core
 
 Text, tokenizer, split and rows are those of the model gpt-en. Each network has about a million parameters and reads the
-training part once. Of four learning rates the two that were best on the development part after a short run are run in
-full, and the better of these is the network's, for further seeds too. Losses on the test part are kept text by text, so
-that whoever reads the file can resample. What it has is not run again.
+training part once. A short run at each of five learning rates says where to begin: the best two are run in full, then
+the next one for as long as the best lies at an end of those tried. What counts is the loss on the development part.
+Losses on the test part are kept text by text, so that whoever reads the file can resample. What it has is not run
+again.
 """
 
 import itertools
@@ -38,7 +39,7 @@ OUT = Path(__file__).parents[1] / "llmbook" / "studies" / "language_models.json"
 ORDERS = (1, 2, 3, 4, 5)
 STEPS, SHORT, ROWS = 907, 150, 8  # 907 batches are one reading
 TRAINING: dict[str, Any] = {"warmup": 50, "weight_decay": 0.1, "betas": [0.9, 0.98]}
-RATES, TUNING_SEED, SEEDS = (3e-3, 9e-3, 27e-3, 81e-3), 100, (0, 1)
+RATES, TUNING_SEED, SEEDS = (1e-3, 3e-3, 9e-3, 27e-3, 81e-3), 100, (0, 1)
 SHARES = [i / 10 for i in range(11)]
 CONTEXT = (1, 2, 5, 17, 65, 128)
 """Losses are also averaged over targets that have from so many tokens before them to one less than the next number."""
@@ -166,15 +167,22 @@ def main() -> None:
                 _keep(found, "tuning", about)
     for seed in SEEDS:
         for name in MODELS:
-            for lr in _rates(found, name, seed):
-                if [name, lr, seed] not in [[r["model"], r["lr"], r["seed"]] for r in found["runs"]]:
-                    _keep(found, "runs", run(data, name, lr, seed))
+            while (lr := _next(found, name, seed)) is not None:
+                _keep(found, "runs", run(data, name, lr, seed))
 
 
-def _rates(found: dict[str, Any], name: str, seed: int) -> list[float]:
-    """For the first seed the two best of the short runs; for others the better of these two after the whole budget."""
-    tried, most = (found["tuning"], 2) if seed == SEEDS[0] else (found["runs"], 1)
-    return [t["lr"] for t in sorted((t for t in tried if t["model"] == name), key=lambda t: t["dev"])][:most]
+def _next(found: dict[str, Any], name: str, seed: int) -> float | None:
+    """The learning rate of the next run in full, if one is needed; other seeds take the best of the first."""
+    short, runs = ({t["lr"]: t["dev"] for t in found[kind] if t["model"] == name and t["seed"] == s}
+                   for kind, s in (("tuning", TUNING_SEED), ("runs", SEEDS[0])))  # fmt: skip
+    if seed != SEEDS[0]:
+        done = [r for r in found["runs"] if r["model"] == name and r["seed"] == seed]
+        return None if done else min(runs, key=runs.__getitem__)
+    missing = [lr for lr in sorted(short, key=short.__getitem__)[:2] if lr not in runs]
+    if missing:
+        return missing[0]
+    at = RATES.index(min(runs, key=runs.__getitem__))
+    return next((lr for lr in RATES[max(at - 1, 0) : at + 2] if lr not in runs), None)
 
 
 def _keep(found: dict[str, Any], kind: str, one: dict[str, Any]) -> None:
