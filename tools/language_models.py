@@ -167,8 +167,8 @@ def main() -> None:
                 _keep(found, "tuning", about)
     for seed in SEEDS:
         for name in MODELS:
-            while (lr := _next(found, name, seed)) is not None:
-                _keep(found, "runs", run(data, name, lr, seed))
+            while (rate := _next(found, name, seed)) is not None:
+                _keep(found, "runs", run(data, name, rate, seed))
 
 
 def _next(found: dict[str, Any], name: str, seed: int) -> float | None:
