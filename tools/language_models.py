@@ -187,6 +187,7 @@ def _next(found: dict[str, Any], name: str, seed: int) -> float | None:
 
 def _keep(found: dict[str, Any], kind: str, one: dict[str, Any]) -> None:
     found[kind].append(one)
+    found[kind].sort(key=lambda r: ([*MODELS].index(r["model"]), r["seed"], r["lr"]))
     lists = {k: ",\n".join(map(json.dumps, found[k])) for k in ("counts", "tuning", "runs")}
     head = json.dumps({k: v for k, v in found.items() if k not in lists})
     write_text(OUT, head[:-1] + "".join(f',\n"{k}": [\n{rows}\n]' for k, rows in lists.items()) + "}\n")
