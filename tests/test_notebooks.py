@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +15,34 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGIT = re.compile(r"\d")
+EDITIONS = {"en": ROOT / "notebooks", "zh": ROOT / "zh" / "notebooks"}
+Run = subprocess.CompletedProcess[str]
 
 
-def nbval(paths: list[Path], folder: Path) -> subprocess.CompletedProcess[str]:
+def nbval(paths: list[Path], folder: Path) -> Run:
     """Run nbval, with nothing sanitised, as its own process."""
     command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", "--color=no", *map(str, paths)]
     one = {**os.environ, "OMP_NUM_THREADS": "1"}  # two threads on a busy machine are slower than one, many times
     return subprocess.run(command, cwd=folder, text=True, env=one, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def tail(run: subprocess.CompletedProcess[str]) -> str:
+def tail(run: Run) -> str:
     return run.stdout[-6000:]
 
 
-@pytest.mark.parametrize("folder", ["notebooks", "zh/notebooks"])
-def test_the_code_prints_what_is_stored(folder: str) -> None:
-    notebooks = sorted((ROOT / folder).glob("*.ipynb"))
-    assert notebooks, f"{folder}/ holds no notebook"
-    run = nbval(notebooks, ROOT)
+@pytest.fixture(scope="module")
+def runs() -> Iterator[dict[str, Future[Run]]]:
+    """nbval on both editions at once, a core each."""
+    with ThreadPoolExecutor() as pool:
+        yield {
+            edition: pool.submit(nbval, sorted(folder.glob("*.ipynb")), ROOT) for edition, folder in EDITIONS.items()
+        }
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+def test_the_code_prints_what_is_stored(runs: dict[str, Future[Run]], edition: str) -> None:
+    assert list(EDITIONS[edition].glob("*.ipynb")), f"{EDITIONS[edition]} holds no notebook"
+    run = runs[edition].result()
     assert run.returncode == 0, tail(run)
 
 
