@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import CONTRAST, LEFT, RENDER
+from driver import CONTRAST, LEFT, RENDER, Driver, state
 from helpers import normal
-from test_block_explorer import X, block, explorer, state
+from test_block_explorer import X, block, explorer
 
 from llmbook.widgets import BlockExplorer
 
@@ -19,30 +19,21 @@ LABELS = {
 }  # fmt: skip
 
 
-class Driver:
-    """One explorer on a page, with the Python explorer that it ought to equal now."""
+class Page(Driver):
+    LABELS = LABELS
 
-    def __init__(self, page, twin=None, index=0, edition="en"):
-        self.page, self.twin, self.labels = page, twin or explorer(), LABELS[edition]
-        host = page.locator(".llm-explorer").nth(index)
-        host.scroll_into_view_if_needed()
-        self.root = host.locator(".llm")
-        self.root.wait_for()
-
-    def press(self, name):
-        self.root.get_by_role("button", name=self.labels[name], exact=True).click(force=True)
+    def default(self):
+        return explorer()
 
     def chip(self, name):
         return self.root.locator(f".llm-chip.llm-{name}")
 
     def values(self, name):
-        return self.root.locator(f".llm-{name}").evaluate_all("all => all.map((data) => Number(data.value))")
+        return self.numbers(f".llm-{name}")
 
     def agrees(self, **changes):
         """After ``changes`` the page shows the step of the Python explorer with its numbers, to 1e-6."""
-        with self.twin.hold_trait_notifications():
-            for name, value in changes.items():
-                setattr(self.twin, name, value)
+        self.follow(changes)
         t, steps = self.twin, self.twin.steps
         chips = self.root.locator(".llm-chip").evaluate_all("all => all.map((c) => c.className.split(' llm-')[1])")
         assert chips == list(steps)
@@ -85,7 +76,7 @@ def test_every_step_is_torch_s(visit, stage, norm, residual):
     activation = {"pre": "gelu", "post": "gelu_tanh", "none": "relu"}[norm]
     twin = explorer(activation, norm=norm, residual=residual, token=4, times=3)
     with visit(stage(twin)) as page:
-        driver = Driver(page, twin)
+        driver = Page(page, twin)
         for step, name in enumerate(twin.steps):
             driver.chip(name).click()
             driver.agrees(step=step)
@@ -98,7 +89,7 @@ def test_every_step_is_torch_s(visit, stage, norm, residual):
 def test_mouse_and_keyboard_walk_the_block(visit, stage, edition, width, scheme):
     url = stage(explorer(), lang={"en": "en", "zh": "zh-CN"}[edition], scheme=scheme)
     with visit(url, width=width, scheme=scheme) as page:
-        driver = Driver(page, edition=edition)
+        driver = Page(page, edition=edition)
         driver.agrees()
         assert page.locator(".llm-fallback").count() == 0
         driver.press("back")  # there is none before the first
@@ -137,7 +128,7 @@ def test_mouse_and_keyboard_walk_the_block(visit, stage, edition, width, scheme)
 
 def test_norm_and_residual_change_the_steps_and_the_reader_stays(visit, stage):
     with visit(stage(explorer(step=3))) as page:
-        driver = Driver(page, explorer(step=3))
+        driver = Page(page, explorer(step=3))
         driver.press("post")
         driver.agrees(norm="post", step=2)  # scores
         driver.chip("feed_forward_norm").click()
@@ -156,7 +147,7 @@ def test_norm_and_residual_change_the_steps_and_the_reader_stays(visit, stage):
 @pytest.mark.parametrize("touch", [False, True])
 def test_the_block_is_applied_again(visit, stage, touch):
     with visit(stage(explorer(step=11)), touch=touch) as page:
-        driver = Driver(page, explorer(step=11))
+        driver = Page(page, explorer(step=11))
         slider = driver.root.locator("input[type=range]")
         slider.focus()
         page.keyboard.press("ArrowRight")
@@ -179,7 +170,7 @@ def test_the_block_is_applied_again(visit, stage, touch):
 
 def test_curves_are_those_of_every_norm_with_and_without_residual(visit, stage):
     with visit(stage(explorer(times=5))) as page:
-        driver = Driver(page, explorer(times=5))
+        driver = Page(page, explorer(times=5))
         svg = driver.root.locator(".llm-depth svg").nth(1)
         points = "all => all.map((c) => [c.className.baseVal, [...c.points].map((p) => p.y)])"
         curves = svg.locator("polyline.llm-curve").evaluate_all(points)
@@ -202,7 +193,7 @@ def test_curves_are_those_of_every_norm_with_and_without_residual(visit, stage):
 
 def test_a_cell_under_pointer_or_focus_tells_its_number(visit, stage):
     with visit(stage(explorer(step=4))) as page:
-        driver = Driver(page, explorer(step=4))
+        driver = Page(page, explorer(step=4))
         read = driver.root.locator(".llm-made .llm-readout").nth(1)
         weights = driver.twin.steps["weights"][1]
         assert read.inner_text() == f"±{weights.max():.2f}"
@@ -216,7 +207,7 @@ def test_a_cell_under_pointer_or_focus_tells_its_number(visit, stage):
 def test_two_on_a_page_and_one_token_alone(visit, stage):
     alone = BlockExplorer(block(n_heads=1), X[:1], ["<b>&"], step=2)
     with visit(stage(explorer(), alone)) as page:
-        first, second = Driver(page), page.locator(".llm").nth(1)
+        first, second = Page(page), page.locator(".llm").nth(1)
         second.get_by_role("button", name="Next step").click()
         first.chip("hidden").click()
         first.agrees(step=9)
@@ -231,7 +222,7 @@ def test_the_largest_does_not_widen_the_page(visit, stage, width):
     tokens = ["internationalisation" * 3, *("x" for _ in range(10)), "国际化" * 9]
     most = BlockExplorer(block(d_model=16, d_ff=64, n_heads=8), normal(12, 16).detach(), tokens, step=4)
     with visit(stage(most), width=width) as page:
-        driver = Driver(page, most)
+        driver = Page(page, most)
         for step, name in ((3, "scores"), (5, "heads"), (9, "hidden")):
             driver.chip(name).click()
             driver.agrees(step=step)
@@ -245,7 +236,7 @@ def test_the_largest_does_not_widen_the_page(visit, stage, width):
 def test_every_control_has_a_name_and_text_stands_out(visit, stage, scheme):
     twin = explorer(step=4, token=3)
     with visit(stage(twin, lang="zh", scheme=scheme), scheme=scheme) as page:
-        root = Driver(page, twin, edition="zh").root
+        root = Page(page, twin, edition="zh").root
         assert root.get_attribute("aria-label") == "编码器块探索器"
         for control in root.locator("select, input, button, [role=grid], [role=gridcell], [role=img]").all():
             assert control.evaluate(

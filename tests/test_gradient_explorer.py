@@ -1,11 +1,11 @@
 """GradientExplorer, in Python and in a real browser: its slopes are torch.autograd's."""
 
-import json
 import math
 import re
 
 import pytest
 import torch
+from driver import Driver, state
 from traitlets import TraitError
 
 import llmbook
@@ -19,10 +19,6 @@ LABELS = {
     "zh": {"w": "循环权重 w", "forget": "遗忘门 f", "length": "长度 T", "reset": "复位", "tanh": "循环网络带 tanh",
            "name": "梯度探索器"},
 }  # fmt: skip
-
-
-def state(shown):
-    return json.loads(re.search(r'<script type="application/json">(.*?)</script>', shown.to_html())[1])
 
 
 def autograd(shown):
@@ -105,27 +101,22 @@ def test_it_can_be_made_again_and_a_bad_change_leaves_what_was():
 # --- in the browser
 
 
-class Driver:
-    """One explorer on a page, with the Python one that it ought to be like now."""
+class Page(Driver):
+    LABELS = LABELS
 
-    def __init__(self, page, shown, index=0, edition="en"):
-        self.page, self.shown, self.labels = page, shown, LABELS[edition]
-        host = page.locator(".llm-explorer").nth(index)
-        host.scroll_into_view_if_needed()
-        self.root = host.locator(".llm")
-        self.root.wait_for()
+    def default(self):
+        return GradientExplorer()
 
-    def input(self, name, kind="range"):
-        return self.root.locator(f"input[type={kind}][aria-label='{self.labels[name]}']")
+    def slider(self, name):
+        return self.input(name, "range")
 
     def values(self, name):
-        return self.root.locator(f"data.llm-{name}").evaluate_all("all => all.map((data) => Number(data.value))")
+        return self.numbers(f"data.llm-{name}")
 
     def agrees(self, **changes):
         """The numbers are torch's, and so is every point of the curves."""
-        for name, value in changes.items():
-            setattr(self.shown, name, value)
-        exact, T = autograd(self.shown), self.shown.length
+        self.follow(changes)
+        exact, T = autograd(self.twin), self.twin.length
         assert self.values("far") == pytest.approx([exact[name][-1] for name in NETWORKS], rel=1e-6)
         for half, slope in zip(self.values("half"), exact.values(), strict=True):
             ratio = math.inf if slope[-1] == 0 else slope[0] / slope[-1]
@@ -159,7 +150,7 @@ def test_every_point_of_every_curve_is_autograd_s(visit, stage):
     shown = [GradientExplorer(**case) for case in CASES]
     with visit(stage(*shown)) as page:
         for i, one in enumerate(shown):
-            Driver(page, one, i).agrees()
+            Page(page, one, i).agrees()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -168,12 +159,12 @@ def test_every_point_of_every_curve_is_autograd_s(visit, stage):
 def test_keyboard_typing_and_switch(visit, stage, edition, width, scheme):
     url = stage(GradientExplorer(), lang=edition, scheme=scheme)
     with visit(url, width=width, scheme=scheme) as page:
-        driver = Driver(page, GradientExplorer(), edition=edition)
+        driver = Page(page, GradientExplorer(), edition=edition)
         driver.agrees()
-        driver.input("w").focus()
+        driver.slider("w").focus()
         page.keyboard.press("ArrowRight")
         driver.agrees(w=0.91)
-        driver.input("forget").focus()
+        driver.slider("forget").focus()
         page.keyboard.press("ArrowLeft")
         driver.agrees(forget=0.94)
         driver.root.get_by_label(driver.labels["tanh"]).uncheck()
@@ -192,7 +183,7 @@ def test_keyboard_typing_and_switch(visit, stage, edition, width, scheme):
 @pytest.mark.parametrize("touch", [False, True])
 def test_the_length_is_dragged(visit, stage, touch):
     with visit(stage(GradientExplorer()), touch=touch) as page:
-        driver = Driver(page, GradientExplorer())
+        driver = Page(page, GradientExplorer())
         box = driver.root.locator(".llm-draggable").bounding_box()
         at = box["x"] + (44 + 400 * 79 / 99) / 460 * box["width"], box["y"] + box["height"] / 2
         page.touchscreen.tap(*at) if touch else page.mouse.click(*at)
@@ -202,8 +193,8 @@ def test_the_length_is_dragged(visit, stage, touch):
 def test_two_on_a_page_names_and_no_scripts(visit, stage):
     shown = [GradientExplorer(), GradientExplorer(w=0.2)]
     with visit(stage(*shown)) as page:
-        first, second = (Driver(page, one, i) for i, one in enumerate(shown))
-        first.input("w").fill("0.3")
+        first, second = (Page(page, one, i) for i, one in enumerate(shown))
+        first.slider("w").fill("0.3")
         second.agrees()
         first.agrees(w=0.3)
         assert first.root.get_attribute("aria-label") == LABELS["en"]["name"]

@@ -1,12 +1,11 @@
 """HeadsExplorer, in Python and in a real browser: every head's map, one or two large, and numbers that are torch's."""
 
-import json
 import re
 
 import numpy as np
 import pytest
 import torch
-from conftest import CONTRAST, LEFT, RENDER
+from driver import CONTRAST, LEFT, RENDER, Driver, displayed, state
 from traitlets import TraitError
 
 import llmbook
@@ -29,10 +28,6 @@ def weights(layers=3, heads=2, n=7):
 
 def explorer(**kwargs):
     return HeadsExplorer(weights(), TOKENS, **kwargs)
-
-
-def state(shown):
-    return json.loads(re.search(r'<script type="application/json">(.*?)</script>', shown.to_html())[1])
 
 
 # --- in Python
@@ -171,12 +166,10 @@ def test_what_the_browser_sends_is_seen_in_python():
 
 
 def test_it_is_displayed_the_same_every_time():
-    displays = [explorer(layer=1, compare=(2, 1))._repr_mimebundle_()[0] for _ in range(2)]
-    for mime in ("text/plain", "text/html"):
-        assert displays[0][mime] == displays[1][mime]
+    display = displayed(lambda: explorer(layer=1, compare=(2, 1)))
     plain = "HeadsExplorer(3 layers, 2 heads, 7 tokens, layer=1, head=0, compare=(2, 1))"
-    assert displays[0]["text/plain"] == repr(explorer(layer=1, compare=(2, 1))) == plain
-    assert "application/vnd.jupyter.widget-view+json" in displays[0] and 'data-explorer="heads"' in plain_html()
+    assert display["text/plain"] == repr(explorer(layer=1, compare=(2, 1))) == plain
+    assert "application/vnd.jupyter.widget-view+json" in display and 'data-explorer="heads"' in plain_html()
     assert state(explorer()) == {"weights": explorer().weights, "tokens": TOKENS, "layer": 0, "head": 0,
                                  "compare": None, "view": "matrix", "query": None}  # fmt: skip
     assert llmbook.HeadsExplorer is HeadsExplorer
@@ -211,24 +204,20 @@ def measures(map):
 CHOSEN = "all => all.map((x) => x.classList.contains('llm-chosen'))"
 
 
-class Driver:
-    """One explorer on a page, with the Python explorer that it ought to equal now."""
+class Page(Driver):
+    LABELS = LABELS
+
+    def default(self):
+        return explorer()
 
     def __init__(self, page, twin=None, index=0, edition="en"):
-        self.page, self.edition, self.twin = page, edition, twin or explorer()
-        self.labels = LABELS[edition]
-        host = page.locator(".llm-explorer").nth(index)
-        host.scroll_into_view_if_needed()
-        self.root = host.locator(".llm")
-        self.root.wait_for()
+        super().__init__(page, twin, index, edition)
+        self.edition = edition
         self.compare = self.root.get_by_label(self.labels["compare"])
         self.query = self.root.get_by_label(self.labels["query"])
 
     def small(self, layer, head):
         return self.root.locator(".llm-small").nth(layer * len(self.twin.weights[0]) + head)
-
-    def button(self, name):
-        return self.root.get_by_role("button", name=self.labels[name], exact=True)
 
     def panel(self, which="first"):
         return self.root.locator(f".llm-panel.llm-{which}")
@@ -241,9 +230,7 @@ class Driver:
 
     def agrees(self, **changes):
         """After ``changes`` the page shows the heads of the Python explorer, and what torch makes of them."""
-        with self.twin.hold_trait_notifications():
-            for name, value in changes.items():
-                setattr(self.twin, name, value)
+        self.follow(changes)
         t = self.twin
         chosen = self.root.locator(".llm-small[aria-selected=true]")
         assert chosen.evaluate_all("all => all.map((cell) => cell.title)") == [self.head_name(t.layer, t.head)]
@@ -293,7 +280,7 @@ class Driver:
 def test_mouse_keyboard_and_lists_choose(visit, stage, edition, width, scheme):
     url = stage(explorer(), lang={"en": "en", "zh": "zh-CN"}[edition], scheme=scheme)
     with visit(url, width=width, scheme=scheme) as page:
-        driver = Driver(page, edition=edition)
+        driver = Page(page, edition=edition)
         driver.agrees()
         assert page.locator(".llm-fallback").count() == 0
         driver.small(1, 0).click()
@@ -337,7 +324,7 @@ def test_mouse_keyboard_and_lists_choose(visit, stage, edition, width, scheme):
 
 def test_a_cell_under_pointer_or_focus_tells_its_weight_in_both_heads(visit, stage):
     with visit(stage(explorer(compare=(2, 1)))) as page:
-        driver = Driver(page, explorer(compare=(2, 1)))
+        driver = Page(page, explorer(compare=(2, 1)))
         maps = {"first": weights()[0, 0], "second": weights()[2, 1]}
 
         def tells(i, j, names):
@@ -367,7 +354,7 @@ def test_measures_and_words_of_a_trained_model_are_torch_s(visit, stage, trained
     maps, tokens = trained
     twin = HeadsExplorer(maps, tokens, query=7)
     with visit(stage(twin)) as page:
-        driver = Driver(page, twin)
+        driver = Page(page, twin)
         for layer in range(len(twin.weights)):
             for head in range(len(twin.weights[0])):
                 driver.small(layer, head).click()
@@ -382,7 +369,7 @@ def test_measures_of_heads_that_are_known(visit, stage):
     n = 23  # 1/23 is 0.043 to three decimals: such rows sum to 0.989
     uniform, self, before = torch.full((n, n), 1 / n), torch.eye(n), torch.eye(n).roll(1, 0)
     with visit(stage(HeadsExplorer([torch.stack([uniform, self, before])], [str(i) for i in range(n)]))) as page:
-        driver = Driver(page, HeadsExplorer([torch.stack([uniform, self, before])], [str(i) for i in range(n)]))
+        driver = Page(page, HeadsExplorer([torch.stack([uniform, self, before])], [str(i) for i in range(n)]))
         for head, known in enumerate([[0.043, 0.043, 0.043, 23], [1, 0, 0, 1], [0, 1, 0, 1]]):
             driver.small(0, head).click()
             shown = driver.panel().locator(".llm-measure").evaluate_all("all => all.map((d) => Number(d.value))")
@@ -391,7 +378,7 @@ def test_measures_of_heads_that_are_known(visit, stage):
 
 def test_small_maps_have_the_pattern_of_their_head(visit, stage):
     with visit(stage(explorer())) as page:
-        driver = Driver(page)
+        driver = Page(page)
         for layer, heads in enumerate(weights()):
             for head, map in enumerate(heads):
                 paths = driver.small(layer, head).locator("path")
@@ -406,7 +393,7 @@ def test_small_maps_have_the_pattern_of_their_head(visit, stage):
 def test_one_token_has_no_neighbour_and_markup_stays_text(visit, stage):
     shown = HeadsExplorer([[[[1.0]]]], ["<b>&</script>"], query=0)
     with visit(stage(shown)) as page:
-        driver = Driver(page, shown)
+        driver = Page(page, shown)
         assert driver.root.locator(".llm-measure").all_inner_texts()[:4] == ["1.000", "–", "–", "1.0"]
         assert driver.root.locator(".llm-words").first.inner_text().count("“<b>&</script>”") == 2
 
@@ -417,7 +404,7 @@ def test_many_heads_and_long_tokens_do_not_widen_the_page(visit, stage, width, v
     tokens = ["internationalisation" * 3, *("x" for _ in range(30)), "国际化" * 9]
     many = HeadsExplorer(weights(12, 16, 32), tokens, compare=(11, 15), query=0, view=view)
     with visit(stage(many), width=width) as page:
-        Driver(page, many).agrees()
+        Page(page, many).agrees()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     with visit(stage(many), width=width, java_script_enabled=False) as page:
         assert page.locator(".llm-fallback td").count() == 32 * 32
@@ -426,7 +413,7 @@ def test_many_heads_and_long_tokens_do_not_widen_the_page(visit, stage, width, v
 
 def test_two_on_a_page_do_not_disturb_each_other(visit, stage):
     with visit(stage(explorer(), explorer(layer=2, view="lines"))) as page:
-        first, second = Driver(page), Driver(page, explorer(layer=2, view="lines"), 1)
+        first, second = Page(page), Page(page, explorer(layer=2, view="lines"), 1)
         first.small(1, 1).click()
         first.compare.select_option("0,1")
         second.root.locator(".llm-panel.llm-first button.llm-token").nth(2).click()
@@ -436,7 +423,7 @@ def test_two_on_a_page_do_not_disturb_each_other(visit, stage):
 
 def test_every_control_has_a_name_and_one_tab_stop_a_grid(visit, stage):
     with visit(stage(explorer(compare=(1, 1)), lang="zh")) as page:
-        root = Driver(page, explorer(compare=(1, 1)), edition="zh").root
+        root = Page(page, explorer(compare=(1, 1)), edition="zh").root
         assert root.get_attribute("aria-label") == "注意力头探索器" and root.locator("[id]").count() == 0
         for control in root.locator("select, button, [role=grid], [role=gridcell]").all():
             name = control.evaluate(
@@ -458,7 +445,7 @@ def test_every_control_has_a_name_and_one_tab_stop_a_grid(visit, stage):
 def test_text_stands_out_from_its_ground(visit, stage, scheme, view):
     twin = explorer(compare=(1, 1), query=2, view=view)
     with visit(stage(twin, scheme=scheme), scheme=scheme) as page:
-        driver = Driver(page, twin)
+        driver = Page(page, twin)
         driver.agrees()
         ratios = driver.root.evaluate(CONTRAST)
         assert len(ratios) > 40 and min(ratios) >= 4.5

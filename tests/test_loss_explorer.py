@@ -1,13 +1,12 @@
 """LossExplorer, in Python and in a real browser: softmax, loss and slope that are torch's, and steps down the curve."""
 
-import json
 import math
-import re
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from driver import Driver, state
 from traitlets import TraitError
 
 import llmbook
@@ -24,10 +23,6 @@ LABELS = {
 
 def explorer(words=WORDS, scores=SCORES, target=1, **kwargs):
     return LossExplorer(words, scores, target=target, **kwargs)
-
-
-def state(shown):
-    return json.loads(re.search(r'<script type="application/json">(.*?)</script>', shown.to_html())[1])
 
 
 def walk(scores, target, rate, steps):
@@ -120,15 +115,11 @@ def test_the_fallback_is_a_table_and_markup_stays_text():
 VALUES = "all => all.map((d) => Number(d.value))"
 
 
-class Driver:
-    """One explorer on a page, with the Python explorer that it ought to equal now."""
+class Page(Driver):
+    LABELS = LABELS
 
-    def __init__(self, page, twin=None, index=0, edition="en"):
-        self.page, self.twin, self.labels = page, twin or explorer(), LABELS[edition]
-        host = page.locator(".llm-explorer").nth(index)
-        host.scroll_into_view_if_needed()
-        self.root = host.locator(".llm")
-        self.root.wait_for()
+    def default(self):
+        return explorer()
 
     def button(self, name, word=""):
         return self.root.get_by_role("button", name=self.labels[name].format(word), exact=True)
@@ -136,24 +127,19 @@ class Driver:
     def field(self, name, word="", kind="number"):
         return self.root.locator(f'input[type={kind}][aria-label="{self.labels[name].format(word)}"]')
 
-    def values(self, selector):
-        return self.root.locator(selector).evaluate_all(VALUES)
-
     def agrees(self, **changes):
         """After ``changes`` the page has the scores, probabilities, loss and slopes that torch has."""
-        with self.twin.hold_trait_notifications():
-            for name, value in changes.items():
-                setattr(self.twin, name, value)
+        self.follow(changes)
         t = self.twin
         path = walk(t.scores, t.target, t.rate, t.steps)
         z, loss, slope = path[-1]
         p = z.softmax(-1)
-        assert self.values(".llm-p") == pytest.approx(p.tolist(), abs=1e-6)
-        assert self.values(".llm-slope") == pytest.approx(slope.tolist(), abs=1e-6)
-        assert self.values(".llm-right") == pytest.approx([p[t.target].item()], abs=1e-6)
-        assert self.values(".llm-value") == pytest.approx([loss], abs=1e-6)
-        assert self.values(".llm-steps") == [t.steps]
-        sums = [self.values(f".llm-sum-{name}")[0] for name in ("scores", "p", "slope")]
+        assert self.numbers(".llm-p") == pytest.approx(p.tolist(), abs=1e-6)
+        assert self.numbers(".llm-slope") == pytest.approx(slope.tolist(), abs=1e-6)
+        assert self.numbers(".llm-right") == pytest.approx([p[t.target].item()], abs=1e-6)
+        assert self.numbers(".llm-value") == pytest.approx([loss], abs=1e-6)
+        assert self.numbers(".llm-steps") == [t.steps]
+        sums = [self.numbers(f".llm-sum-{name}")[0] for name in ("scores", "p", "slope")]
         assert sums == pytest.approx([z.sum().item(), 1, 0], abs=1e-6) and z.sum().item() == pytest.approx(
             sum(t.scores)
         )
@@ -190,7 +176,7 @@ class Driver:
 def test_scores_words_and_steps(visit, stage, edition, width, scheme):
     url = stage(explorer(), lang={"en": "en", "zh": "zh-CN"}[edition], scheme=scheme)
     with visit(url, width=width, scheme=scheme) as page:
-        driver = Driver(page, edition=edition)
+        driver = Page(page, edition=edition)
         driver.agrees()
         assert page.locator(".llm-fallback").count() == 0
         assert driver.button("back").get_attribute("aria-disabled") == "true"
@@ -224,7 +210,7 @@ def test_scores_words_and_steps(visit, stage, edition, width, scheme):
 @pytest.mark.parametrize("touch", [False, True])
 def test_the_point_is_dragged_along_the_curve(visit, stage, touch):
     with visit(stage(explorer()), touch=touch) as page:
-        driver = Driver(page)
+        driver = Page(page)
         plot = driver.root.locator(".llm-draggable")
         plot.scroll_into_view_if_needed()
         box = plot.bounding_box()
@@ -240,7 +226,7 @@ def test_the_point_is_dragged_along_the_curve(visit, stage, touch):
             else:
                 continue
             wanted = min(0.999, max(0.001, share))
-            [p] = driver.values(".llm-right")
+            [p] = driver.numbers(".llm-right")
             assert p == pytest.approx(wanted, abs=2e-3 if 0 < share < 1 else 1e-9)
             others = sum(math.exp(z) for z in (2.0, 0.0, 0.0))
             driver.agrees(scores=[2.0, math.log(p / (1 - p) * others), 0.0, 0.0])
@@ -249,7 +235,7 @@ def test_the_point_is_dragged_along_the_curve(visit, stage, touch):
 @pytest.mark.parametrize("text", ["", "-", "e", "NaN", "<b>"])
 def test_nothing_typed_breaks_it(visit, stage, text):
     with visit(stage(explorer())) as page:
-        driver = Driver(page)
+        driver = Page(page)
         field = driver.field("score", "dog")
         field.fill("")
         field.press_sequentially(text)
@@ -266,7 +252,7 @@ def test_nothing_typed_breaks_it(visit, stage, text):
 def test_the_last_step_is_the_last_and_says_what_has_come_of_it(visit, stage):
     twin = explorer(rate=5, steps=995)
     with visit(stage(explorer(rate=5, steps=995))) as page:
-        driver = Driver(page, twin)
+        driver = Page(page, twin)
         driver.button("ten").click()
         driver.agrees(steps=1000)
         assert driver.button("step").get_attribute("aria-disabled") == "true"
@@ -280,7 +266,7 @@ def test_two_on_a_page_do_not_disturb_each_other_and_every_control_has_a_name(vi
     long = [*(f"w{i}" for i in range(10)), "internationalisation" * 5, "<b>国际化" * 9]
     other = LossExplorer(long, [float(i * 40) for i in range(12)], target=3, rate=100)
     with visit(stage(explorer(), other, lang="zh"), width=390) as page:
-        first, second = Driver(page, edition="zh"), Driver(page, other, 1, "zh")
+        first, second = Page(page, edition="zh"), Page(page, other, 1, "zh")
         first.button("step").click()
         second.button("step").click()
         first.agrees(steps=1)

@@ -1,11 +1,11 @@
 """MaskingExplorer, in Python and in a real browser: what a draw does, and counts beside what is expected of them."""
 
-import json
 import re
 from math import comb, sqrt
 
 import pytest
 import torch
+from driver import Driver, state
 from traitlets import TraitError
 
 import llmbook
@@ -25,10 +25,6 @@ LABELS = {
 
 def explorer(tokens=TOKENS, vocabulary=WORDS, **kwargs):
     return MaskingExplorer(tokens, vocabulary, **kwargs)
-
-
-def state(shown):
-    return json.loads(re.search(r'<script type="application/json">(.*?)</script>', shown.to_html())[1])
 
 
 # --- in Python
@@ -153,27 +149,15 @@ def expected(t):
     return row, [(n * t.p * s, sqrt(n * t.p * s * (1 - t.p * s))) for s in shares]
 
 
-class Driver:
-    """One explorer on a page, with the Python explorer that it ought to equal now."""
+class Page(Driver):
+    LABELS = LABELS
 
-    def __init__(self, page, twin=None, index=0, edition="en"):
-        self.page, self.twin, self.labels = page, twin or explorer(), LABELS[edition]
-        host = page.locator(".llm-explorer").nth(index)
-        host.scroll_into_view_if_needed()
-        self.root = host.locator(".llm")
-        self.root.wait_for()
-
-    def button(self, name):
-        return self.root.get_by_role("button", name=self.labels[name], exact=True)
-
-    def field(self, name, kind="number"):
-        return self.root.locator(f'input[type={kind}][aria-label="{self.labels[name]}"]')
+    def default(self):
+        return explorer()
 
     def agrees(self, **changes):
         """After ``changes`` the page shows the draw, the counts and the expectations of the Python explorer."""
-        with self.twin.hold_trait_notifications():
-            for name, value in changes.items():
-                setattr(self.twin, name, value)
+        self.follow(changes)
         t = self.twin
         kinds, inputs = t.draw()
         columns = self.root.locator("li[data-kind]")
@@ -183,7 +167,7 @@ class Driver:
         assert shown == [list(column) for column in zip(kinds, t.tokens, inputs, labels, strict=True)]
         rest = max(0, 1 - t.mask - t.random)
         for name, x in (("p", t.p), ("mask", t.mask), ("random", t.random), ("kept", rest)):
-            assert float(self.field(name, "range").input_value()) == pytest.approx(x, abs=0.0051)
+            assert float(self.input(name, "range").input_value()) == pytest.approx(x, abs=0.0051)
         assert self.root.get_by_label(self.labels["quota"]).is_checked() == t.quota
         self.counts_agree(kinds)
 
@@ -228,7 +212,7 @@ class Driver:
 def test_draws_sliders_and_switch(visit, stage, edition, width, scheme):
     url = stage(explorer(), lang={"en": "en", "zh": "zh-CN"}[edition], scheme=scheme)
     with visit(url, width=width, scheme=scheme) as page:
-        driver = Driver(page, edition=edition)
+        driver = Page(page, edition=edition)
         driver.agrees()
         assert page.locator(".llm-fallback").count() == 0
         height = driver.root.locator("ol").bounding_box()["height"]
@@ -240,18 +224,18 @@ def test_draws_sliders_and_switch(visit, stage, edition, width, scheme):
         page.keyboard.press("Tab")
         page.keyboard.press("Enter")
         driver.agrees(draws=105)
-        driver.field("p", "range").focus()
+        driver.input("p", "range").focus()
         page.keyboard.press("ArrowRight")
         driver.agrees(p=0.16)
         driver.root.get_by_label(driver.labels["quota"]).click()
         driver.agrees(quota=True)
-        driver.field("mask").fill("0.3")  # "kept" takes what is left
+        driver.input("mask").fill("0.3")  # "kept" takes what is left
         driver.agrees(mask=0.3)
-        driver.field("random").fill("0.9")  # "kept" has no more to give
+        driver.input("random").fill("0.9")  # "kept" has no more to give
         driver.agrees(mask=0.1, random=0.9)
-        driver.field("kept").fill("0.5")
+        driver.input("kept").fill("0.5")
         driver.agrees(mask=0.0, random=0.5)
-        driver.field("kept").fill("1")
+        driver.input("kept").fill("1")
         driver.agrees(random=0.0)
         driver.button("reset").click()
         driver.agrees(mask=0.8, random=0.1, p=0.15, quota=False, draws=1)
@@ -261,22 +245,22 @@ def test_draws_sliders_and_switch(visit, stage, edition, width, scheme):
 @pytest.mark.parametrize("text", ["", "-", "e", "NaN", "1,5", "<b>"])
 def test_nothing_typed_breaks_it(visit, stage, text):
     with visit(stage(explorer(draws=20))) as page:
-        driver = Driver(page, explorer(draws=20))
-        driver.field("p").fill("")
-        driver.field("p").press_sequentially(text)
-        driver.field("mask").focus()
+        driver = Page(page, explorer(draws=20))
+        driver.input("p").fill("")
+        driver.input("p").press_sequentially(text)
+        driver.input("mask").focus()
         driver.agrees() if text != "1,5" else None  # Chromium reads this as 15, or not at all
         for typed, kept in (("7", 1.0), ("-3", 0.0), ("0.33335", 0.33335)):
-            driver.field("p").fill(typed)
+            driver.input("p").fill(typed)
             driver.agrees(p=kept)
-        driver.field("mask").fill("0.33335")
-        driver.field("random").fill("0.9")
+        driver.input("mask").fill("0.33335")
+        driver.input("random").fill("0.9")
         driver.agrees(mask=0.1, random=0.9)
 
 
 def test_the_last_draw_is_the_last_and_says_what_happened(visit, stage):
     with visit(stage(explorer(draws=1950, seed=2**31 - 1)), touch=True) as page:
-        driver = Driver(page, explorer(draws=1950, seed=2**31 - 1))
+        driver = Page(page, explorer(draws=1950, seed=2**31 - 1))
         driver.button("many").tap()
         driver.agrees(draws=2000)
         assert driver.button("again").get_attribute("aria-disabled") == "true"
@@ -291,7 +275,7 @@ def test_two_on_a_page_do_not_disturb_each_other_and_every_control_has_a_name(vi
     long = ["internationalisation" * 5, "<b>&</b>", *"国际化" * 20, "x"]
     other = explorer(long, ["长词" * 30], p=0.9, random=0.2, seed=3)
     with visit(stage(explorer(), other, lang="zh"), width=390) as page:
-        first, second = Driver(page, edition="zh"), Driver(page, other, 1, "zh")
+        first, second = Page(page, edition="zh"), Page(page, other, 1, "zh")
         first.button("again").click()
         second.button("again").click()
         first.agrees(draws=2)

@@ -1,10 +1,8 @@
 """NgramExplorer, in Python and in a real browser: what the page counts and smooths is what llmbook.ngram does."""
 
-import json
-import re
-
 import pytest
 import torch
+from driver import Driver, state
 from traitlets import TraitError
 
 import llmbook
@@ -16,12 +14,16 @@ TEXT = """the cat sat on the mat . the dog sat on the log . the cat saw the dog 
 sat on the dog . the bird saw the cat and the dog ran ."""
 WORDS = TEXT.split()
 CHARACTERS = list("白日依山尽，黄河入海流。欲穷千里目，更上一层楼。白日入海，黄河入山。")
-BUTTONS = {"en": ["Likeliest word", "Draw a word", "Draw 20", "One word back", "Reset"],
-           "zh": ["最可能的词", "抽一个词", "抽 20 个", "退回一个词", "复位"]}  # fmt: skip
-
-
-def state(shown):
-    return json.loads(re.search(r'<script type="application/json">(.*?)</script>', shown.to_html())[1])
+LABELS = {
+    "en": {
+        "best": "Likeliest word",
+        "draw": "Draw a word",
+        "more": "Draw 20",
+        "back": "One word back",
+        "reset": "Reset",
+    },
+    "zh": {"best": "最可能的词", "draw": "抽一个词", "more": "抽 20 个", "back": "退回一个词", "reset": "复位"},
+}
 
 
 class Twin:
@@ -105,30 +107,18 @@ def test_the_fallback_is_a_table_and_markup_stays_text():
 # --- in the browser
 
 
-class Driver:
-    """One explorer on a page, with the Python one that it ought to be like now."""
-
-    def __init__(self, page, shown, index=0, edition="en"):
-        names = ["best", "draw", "more", "back", "reset"]
-        self.shown, self.buttons = shown, dict(zip(names, BUTTONS[edition], strict=True))
-        host = page.locator(".llm-explorer").nth(index)
-        host.scroll_into_view_if_needed()
-        self.root = host.locator(".llm")
-        self.root.wait_for()
-
-    def press(self, name):
-        self.root.get_by_role("button", name=self.buttons[name], exact=True).click()
+class Page(Driver):
+    LABELS = LABELS
 
     def values(self, name):
-        return self.root.locator(f"data.llm-{name}").evaluate_all("all => all.map((data) => Number(data.value))")
+        return self.numbers(f"data.llm-{name}")
 
     def text(self):
         return self.root.locator(".llm-chip").all_inner_texts()
 
     def agrees(self, **changes):
-        for name, value in changes.items():
-            setattr(self.shown, name, value)
-        twin, shown = Twin(self.shown), self.shown
+        self.follow(changes)
+        twin, shown = Twin(self.twin), self.twin
         assert self.text() == shown.context
         first = max(len(shown.context) - shown.order + 1, 0)
         assert self.root.locator(".llm-looked").all_inner_texts() == shown.context[first:]
@@ -166,7 +156,7 @@ def test_probabilities_and_costs_are_the_package_s(visit, stage, order, smoothin
     shown = [NgramExplorer(WORDS, order=order, smoothing=smoothing, context=context) for context in contexts]
     with visit(stage(*shown)) as page:
         for i, one in enumerate(shown):
-            Driver(page, one, i).agrees()
+            Page(page, one, i).agrees()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -176,7 +166,7 @@ def test_mouse_keyboard_and_typing_write(visit, stage, edition, width, scheme):
     shown = NgramExplorer(WORDS if edition == "en" else CHARACTERS, order=2, seed=5)
     url, first = stage(shown, lang=edition, scheme=scheme), list(shown.context)
     with visit(url, width=width, scheme=scheme) as page:
-        driver = Driver(page, shown, edition=edition)
+        driver = Page(page, shown, edition=edition)
         driver.agrees()
         likely = Twin(shown).p("none").tolist()
         twin = Twin(shown)
@@ -218,7 +208,7 @@ def test_mouse_keyboard_and_typing_write(visit, stage, edition, width, scheme):
 @pytest.mark.parametrize("touch", [False, True])
 def test_the_chart_is_dragged_to_choose_n(visit, stage, touch):
     with visit(stage(NgramExplorer(WORDS)), touch=touch) as page:
-        driver = Driver(page, NgramExplorer(WORDS))
+        driver = Page(page, NgramExplorer(WORDS))
         box = driver.root.locator(".llm-draggable").bounding_box()
         x = box["x"] + 0.95 * box["width"], box["y"] + box["height"] / 2
         page.touchscreen.tap(*x) if touch else page.mouse.click(*x)
@@ -231,12 +221,12 @@ def test_with_large_n_the_text_is_copied(visit, stage):
     for order in (1, 5):
         shown = NgramExplorer(words, order=order, context=words[:3], seed=1)
         with visit(stage(shown)) as page:
-            driver = Driver(page, shown)
+            driver = Page(page, shown)
             for _ in range(6):
                 driver.press("more")
             written, begins = driver.text(), driver.root.locator(".llm-begins").count()
             assert len(written) == 100 and driver.values("pieces") == [begins]
-            counted, pieces, piece = " ".join(["", *driver.shown.parts[0], ""]), 1, " "
+            counted, pieces, piece = " ".join(["", *driver.twin.parts[0], ""]), 1, " "
             for word in written:
                 longer = f"{piece}{word} "
                 pieces += longer not in counted
@@ -249,7 +239,7 @@ def test_with_large_n_the_text_is_copied(visit, stage):
 def test_two_on_a_page_names_and_no_scripts(visit, stage):
     shown = [NgramExplorer(WORDS, order=2, context=["the"]), NgramExplorer(WORDS, order=4)]
     with visit(stage(*shown)) as page:
-        first, second = (Driver(page, one, i) for i, one in enumerate(shown))
+        first, second = (Page(page, one, i) for i, one in enumerate(shown))
         first.press("best")
         second.agrees()
         first.agrees(context=["the", first.text()[1]])

@@ -1,13 +1,12 @@
 """PositionsExplorer, in Python and in a real browser: its position vectors, turned pairs and scores are torch's."""
 
-import json
 import math
 import re
 
 import numpy as np
 import pytest
 import torch
-from conftest import CONTRAST, LEFT, RENDER
+from driver import CONTRAST, LEFT, RENDER, Driver, displayed, state
 from traitlets import TraitError
 
 import llmbook
@@ -21,10 +20,6 @@ LABELS = {
     "zh": {"sinusoidal": "正弦", "rotary": "旋转", "m": "位置 m", "n": "位置 n", "pair": "分量对 i",
            "less": "两个位置都退一步", "more": "两个位置都进一步", "reset": "复位"},
 }  # fmt: skip
-
-
-def state(shown):
-    return json.loads(re.search(r'<script type="application/json">(.*?)</script>', shown.to_html())[1])
 
 
 def rotary(**kwargs):
@@ -117,11 +112,9 @@ def test_what_the_browser_sends_is_seen_in_python():
 
 
 def test_it_is_displayed_the_same_every_time_and_falls_back_to_a_table():
-    displays = [PositionsExplorer(query=16)._repr_mimebundle_()[0] for _ in range(2)]
-    for mime in ("text/plain", "text/html"):
-        assert displays[0][mime] == displays[1][mime]
+    display = displayed(lambda: PositionsExplorer(query=16))
     plain = "PositionsExplorer(sinusoidal, d_model=32, 48 positions, query=16, key=8, score=10.522)"
-    assert displays[0]["text/plain"] == plain and llmbook.PositionsExplorer is PositionsExplorer
+    assert display["text/plain"] == plain and llmbook.PositionsExplorer is PositionsExplorer
     assert PositionsExplorer(**state(rotary())).to_html() == rotary().to_html()
     rows = re.findall(r"<th>(\d+)</th><td>(.*?)</td>", rotary().fallback())
     assert rows == [(str(n), f"{parts(rotary(), 11, n).sum():.3f}") for n in range(48)]
@@ -130,21 +123,11 @@ def test_it_is_displayed_the_same_every_time_and_falls_back_to_a_table():
 # --- in a browser: the site's loader, module and styles
 
 
-class Driver:
-    """One explorer on a page, with the Python explorer that it ought to equal now."""
+class Page(Driver):
+    LABELS = LABELS
 
-    def __init__(self, page, twin=None, index=0, edition="en"):
-        self.page, self.labels, self.twin = page, LABELS[edition], twin or PositionsExplorer()
-        host = page.locator(".llm-explorer").nth(index)
-        host.scroll_into_view_if_needed()
-        self.root = host.locator(".llm")
-        self.root.wait_for()
-
-    def input(self, name, kind="number"):
-        return self.root.locator(f'input[type={kind}][aria-label="{self.labels[name]}"]')
-
-    def press(self, name):
-        self.root.get_by_role("button", name=self.labels[name], exact=True).click(force=True)
+    def default(self):
+        return PositionsExplorer()
 
     def value(self, name):
         return float(self.root.locator(f".llm-measures .llm-{name}").get_attribute("value"))
@@ -159,9 +142,7 @@ class Driver:
 
     def agrees(self, **changes):
         """After ``changes`` the page shows torch's numbers, curves and arrows for the state of the Python explorer."""
-        with self.twin.hold_trait_notifications():
-            for name, value in changes.items():
-                setattr(self.twin, name, value)
+        self.follow(changes)
         t = self.twin
         m, n, omega = t.query, t.key, frequencies(t.d_model, base=t.base)[t.pair].item()
         assert [self.input(name).input_value() for name in ("m", "n", "pair")] == [str(x) for x in (m, n, t.pair)]
@@ -225,7 +206,7 @@ def test_keyboard_buttons_and_both_kinds(visit, stage, edition, width, scheme):
     twin = rotary(kind="sinusoidal", positions=20)
     url = stage(twin, lang={"en": "en", "zh": "zh-CN"}[edition], scheme=scheme)
     with visit(url, width=width, scheme=scheme) as page:
-        driver = Driver(page, twin, edition=edition)
+        driver = Page(page, twin, edition=edition)
         driver.agrees()
         assert page.locator(".llm-fallback").count() == 0
         driver.input("m", "range").focus()
@@ -257,7 +238,7 @@ def test_keyboard_buttons_and_both_kinds(visit, stage, edition, width, scheme):
 def test_pointer_chooses_positions_pairs_and_distances(visit, stage, touch):
     twin = PositionsExplorer(query=16)
     with visit(stage(twin), touch=touch) as page:
-        driver, cell = Driver(page, twin), 316 / 48
+        driver, cell = Page(page, twin), 316 / 48
 
         def point(i, x, y):
             x, y = driver.point(i, x, y)
@@ -279,7 +260,7 @@ def test_pointer_chooses_positions_pairs_and_distances(visit, stage, touch):
 @pytest.mark.parametrize("text", ["", "-", "NaN", "<b>", "-3", "1e9", "2.6"])
 def test_nothing_typed_breaks_it(visit, stage, text):
     with visit(stage(PositionsExplorer())) as page:
-        driver = Driver(page)
+        driver = Page(page)
         for name in ("m", "n", "pair"):
             driver.input(name).click()
             page.keyboard.press("Control+A")
@@ -292,7 +273,7 @@ def test_nothing_typed_breaks_it(visit, stage, text):
 def test_two_on_a_page_and_every_size(visit, stage):
     twins = [PositionsExplorer(d_model=2, positions=2), rotary(d_model=64, q=[0.0] * 64, k=[0.0] * 64, positions=128)]
     with visit(stage(*twins), width=390) as page:
-        first, second = (Driver(page, twin, i) for i, twin in enumerate(twins))
+        first, second = (Page(page, twin, i) for i, twin in enumerate(twins))
         first.input("m").fill("1")
         second.press("more")
         first.agrees(query=1)

@@ -1,10 +1,9 @@
 """ScaleExplorer, in Python and in a real browser: what a model of a size costs is what llmbook.scale says."""
 
-import json
 import math
-import re
 
 import pytest
+from driver import Driver, state
 from traitlets import TraitError
 
 import llmbook
@@ -19,10 +18,6 @@ LABELS = {
 }  # fmt: skip
 KNOWN = [(m.name, m.parameters, m.tokens) for m in PUBLISHED if m.tokens]
 OURS = ("ours", 2.6e6, 2.6e7)
-
-
-def state(shown):
-    return json.loads(re.search(r'<script type="application/json">(.*?)</script>', shown.to_html())[1])
 
 
 # --- in Python
@@ -77,18 +72,14 @@ def test_markup_stays_text():
 # --- in the browser
 
 
-class Driver:
-    """One explorer on a page, with the Python one that it ought to be like now."""
+class Page(Driver):
+    LABELS = LABELS
 
-    def __init__(self, page, shown, index=0, edition="en"):
-        self.page, self.shown, self.labels = page, shown, LABELS[edition]
-        host = page.locator(".llm-explorer").nth(index)
-        host.scroll_into_view_if_needed()
-        self.root = host.locator(".llm")
-        self.root.wait_for()
+    def default(self):
+        return ScaleExplorer()
 
-    def input(self, name, kind="range"):
-        return self.root.locator(f"input[type={kind}][aria-label='{self.labels[name]}']")
+    def slider(self, name):
+        return self.input(name, "range")
 
     def value(self, name):
         return float(self.root.locator(f"data.llm-{name}").get_attribute("value"))
@@ -99,20 +90,19 @@ class Driver:
         return 10 ** (6 + 7 * (x - 48) / (460 - 48 - 18)), 2 * 10 ** (7 + 7 * (360 - y) / (360 - 24))
 
     def agrees(self, **changes):
-        for name, value in changes.items():
-            setattr(self.shown, name, value)
-        N, D = self.shown.parameters, self.shown.tokens
+        self.follow(changes)
+        N, D = self.twin.parameters, self.twin.tokens
         flops, (best_n, best_d) = training_flops(N, D), compute_optimal(training_flops(N, D))
-        exact = {"flops": flops, "days": flops / self.shown.throughput / 86400, "ratio": D / N, "memory": 2 * N / 1e9,
+        exact = {"flops": flops, "days": flops / self.twin.throughput / 86400, "ratio": D / N, "memory": 2 * N / 1e9,
                  "bestN": best_n, "bestD": best_d}  # fmt: skip
         assert {name: self.value(name) for name in exact} == pytest.approx(exact, rel=1e-9)
         assert self.at(self.point()) == pytest.approx((N, D), rel=1e-6)
         assert self.at(self.root.locator(".llm-best")) == pytest.approx((best_n, best_d), rel=1e-6)
-        name = min(self.shown.models, key=lambda m: math.hypot(math.log(m[1] / N), math.log(m[2] / D)))[0]
-        assert name == self.shown.nearest and f" {name}" in self.root.locator(".llm-said").inner_text()
+        name = min(self.twin.models, key=lambda m: math.hypot(math.log(m[1] / N), math.log(m[2] / D)))[0]
+        assert name == self.twin.nearest and f" {name}" in self.root.locator(".llm-said").inner_text()
         for slider, x in (("N", N), ("D", D)):
             place = math.log10(x / self.labels["unit"])
-            assert float(self.input(slider).input_value()) == pytest.approx(place, abs=0.0051)
+            assert float(self.slider(slider).input_value()) == pytest.approx(place, abs=0.0051)
 
     def point(self):
         return self.root.locator("[role=slider]")
@@ -124,10 +114,10 @@ class Driver:
 def test_sliders_keys_lists_and_buttons_move_the_point(visit, stage, edition, width, scheme):
     shown = ScaleExplorer(models=[*KNOWN, OURS], throughput=1e14)
     with visit(stage(shown, lang=edition, scheme=scheme), width=width, scheme=scheme) as page:
-        driver = Driver(page, shown, edition=edition)
+        driver = Page(page, shown, edition=edition)
         driver.agrees()
         assert driver.root.locator(".llm-here").inner_text() == driver.labels["here"]
-        driver.input("N").focus()
+        driver.slider("N").focus()
         page.keyboard.press("Home")
         driver.agrees(parameters=1e6)
         page.keyboard.press("End")
@@ -147,10 +137,10 @@ def test_sliders_keys_lists_and_buttons_move_the_point(visit, stage, edition, wi
         assert driver.point().get_attribute("aria-label") == driver.labels["point"]
         for key, factor in (("ArrowRight", 10**0.05), ("Shift+ArrowLeft", 10**-0.25)):
             page.keyboard.press(key)
-            driver.agrees(parameters=float(f"{driver.shown.parameters * factor:.4g}"))
+            driver.agrees(parameters=float(f"{driver.twin.parameters * factor:.4g}"))
         for key, factor in (("ArrowDown", 10**-0.05), ("Shift+ArrowUp", 10**0.25)):
             page.keyboard.press(key)
-            driver.agrees(tokens=float(f"{driver.shown.tokens * factor:.4g}"))
+            driver.agrees(tokens=float(f"{driver.twin.tokens * factor:.4g}"))
         assert driver.root.locator("select").input_value() == "-1"
         driver.root.locator("select").select_option(index=7)
         driver.agrees(parameters=2.6e6, tokens=2.6e7)
@@ -162,19 +152,19 @@ def test_sliders_keys_lists_and_buttons_move_the_point(visit, stage, edition, wi
 @pytest.mark.parametrize("touch", [False, True])
 def test_the_point_is_dragged(visit, stage, touch):
     with visit(stage(ScaleExplorer()), touch=touch) as page:
-        driver = Driver(page, ScaleExplorer())
+        driver = Page(page, ScaleExplorer())
         box = driver.root.locator(".llm-draggable").bounding_box()
         at = box["x"] + 245 / 460 * box["width"], box["y"] + 192 / 400 * box["height"]  # the middle
         page.touchscreen.tap(*at) if touch else page.mouse.click(*at)
-        driver.shown.parameters, driver.shown.tokens = driver.at(driver.point())
-        assert driver.shown.parameters == pytest.approx(10**9.5, rel=0.05)
-        assert driver.shown.tokens == pytest.approx(2 * 10**10.5, rel=0.05)
+        driver.twin.parameters, driver.twin.tokens = driver.at(driver.point())
+        assert driver.twin.parameters == pytest.approx(10**9.5, rel=0.05)
+        assert driver.twin.tokens == pytest.approx(2 * 10**10.5, rel=0.05)
         driver.agrees()
 
 
 def test_models_and_lines_lie_where_they_should(visit, stage):
     with visit(stage(ScaleExplorer())) as page:
-        driver = Driver(page, ScaleExplorer())
+        driver = Page(page, ScaleExplorer())
         dots = [driver.at(dot) for dot in driver.root.locator("circle.llm-rule").all()]
         for dot, (_, parameters, tokens) in zip(dots, KNOWN, strict=True):
             assert dot == pytest.approx((parameters, tokens), rel=1e-6)
@@ -193,7 +183,7 @@ def test_models_and_lines_lie_where_they_should(visit, stage):
 def test_two_on_a_page_names_and_no_scripts(visit, stage):
     shown = [ScaleExplorer(), ScaleExplorer(1e9, 1e9)]
     with visit(stage(*shown)) as page:
-        first, second = (Driver(page, one, i) for i, one in enumerate(shown))
+        first, second = (Page(page, one, i) for i, one in enumerate(shown))
         first.root.locator("select").select_option("Gopher")
         second.agrees()
         first.agrees(parameters=280e9)

@@ -1,12 +1,11 @@
 """SoftmaxExplorer, in Python and in a real browser: weights and measures with and without √d_k are torch's."""
 
-import json
 import re
 
 import numpy as np
 import pytest
 import torch
-from conftest import CONTRAST, LEFT, RENDER
+from driver import CONTRAST, LEFT, RENDER, Driver, displayed, state
 from traitlets import TraitError
 
 import llmbook
@@ -18,10 +17,6 @@ LABELS = {
     "en": {"d_k": "width d_k", "scaled": "divide by √d_k", "reset": "Reset", "score": "score of {}"},
     "zh": {"d_k": "键的维数 d_k", "scaled": "除以 √d_k", "reset": "复位", "score": "{} 的得分"},
 }
-
-
-def state(shown):
-    return json.loads(re.search(r'<script type="application/json">(.*?)</script>', shown.to_html())[1])
 
 
 def measures(scores, d_k, scaled):
@@ -101,10 +96,8 @@ def test_what_the_browser_sends_is_seen_in_python():
 
 
 def test_it_is_displayed_the_same_every_time():
-    displays = [SoftmaxExplorer(Z[:2], scaled=False)._repr_mimebundle_()[0] for _ in range(2)]
-    for mime in ("text/plain", "text/html"):
-        assert displays[0][mime] == displays[1][mime]
-    assert displays[0]["text/plain"] == "SoftmaxExplorer(2 keys, d_k=64, scaled=False, weights=[0.917, 0.083])"
+    display = displayed(lambda: SoftmaxExplorer(Z[:2], scaled=False))
+    assert display["text/plain"] == "SoftmaxExplorer(2 keys, d_k=64, scaled=False, weights=[0.917, 0.083])"
     assert state(SoftmaxExplorer(Z[:2])) == {"scores": Z[:2], "tokens": ["k₁", "k₂"], "d_k": 64, "scaled": True}
     assert llmbook.SoftmaxExplorer is SoftmaxExplorer
 
@@ -119,15 +112,11 @@ def test_the_fallback_is_a_table_of_both_and_markup_stays_text():
 # --- in a browser: the site's loader, module and styles
 
 
-class Driver:
-    """One explorer on a page, with the Python explorer that it ought to equal now."""
+class Page(Driver):
+    LABELS = LABELS
 
-    def __init__(self, page, twin=None, index=0, edition="en"):
-        self.page, self.labels, self.twin = page, LABELS[edition], twin or SoftmaxExplorer(Z)
-        host = page.locator(".llm-explorer").nth(index)
-        host.scroll_into_view_if_needed()
-        self.root = host.locator(".llm")
-        self.root.wait_for()
+    def default(self):
+        return SoftmaxExplorer(Z)
 
     def inputs(self, label):
         """The slider and the field of that name."""
@@ -138,8 +127,7 @@ class Driver:
 
     def agrees(self, **changes):
         """After ``changes`` the page shows torch's numbers for the state of the Python explorer, on both sides."""
-        for name, value in changes.items():
-            setattr(self.twin, name, value)
+        self.follow(changes)
         t = self.twin
         assert self.root.get_by_label(self.labels["scaled"], exact=True).is_checked() == t.scaled
         assert self.root.get_attribute("data-shown") == ("divided" if t.scaled else "plain")
@@ -178,7 +166,7 @@ class Driver:
 def test_keyboard_mouse_and_switch(visit, stage, edition, width, scheme):
     url = stage(SoftmaxExplorer(Z), lang={"en": "en", "zh": "zh-CN"}[edition], scheme=scheme)
     with visit(url, width=width, scheme=scheme) as page:
-        driver = Driver(page, edition=edition)
+        driver = Page(page, edition=edition)
         driver.agrees()
         assert page.locator(".llm-fallback").count() == 0
         width_slider, width_field = driver.inputs(driver.labels["d_k"])
@@ -209,7 +197,7 @@ def test_keyboard_mouse_and_switch(visit, stage, edition, width, scheme):
 
 def test_the_more_components_the_less_slope_unless_divided(visit, stage):
     with visit(stage(SoftmaxExplorer(Z, d_k=1))) as page:
-        driver = Driver(page, SoftmaxExplorer(Z, d_k=1))
+        driver = Page(page, SoftmaxExplorer(Z, d_k=1))
         slope = driver.root.locator(".llm-slope")
         first = slope.nth(1).get_attribute("value")
         for d_k in (1, 4, 16, 64, 256, 1024):
@@ -222,7 +210,7 @@ def test_the_more_components_the_less_slope_unless_divided(visit, stage):
 @pytest.mark.parametrize("touch", [False, True])
 def test_d_k_is_dragged_in_a_plot(visit, stage, touch):
     with visit(stage(SoftmaxExplorer(Z)), touch=touch) as page:
-        driver = Driver(page)
+        driver = Page(page)
         for plot, exponent in zip(driver.root.locator("svg").all(), (3, 9), strict=True):
             box, at = plot.bounding_box(), 44 / 320 + (exponent + 0.3) / 10 * 260 / 320
             x, y = box["x"] + at * box["width"], box["y"] + box["height"] / 2
@@ -239,7 +227,7 @@ def test_d_k_is_dragged_in_a_plot(visit, stage, touch):
 @pytest.mark.parametrize("text", ["", "-", "1e999", "NaN", "<b>", "0", "-5", "9e9", "2.6"])
 def test_nothing_typed_breaks_it(visit, stage, text):
     with visit(stage(SoftmaxExplorer(Z))) as page:
-        driver = Driver(page)
+        driver = Page(page)
         for field in (driver.inputs("width d_k")[1], driver.score(1)[1]):
             field.click()
             page.keyboard.press("Control+A")
@@ -253,7 +241,7 @@ def test_nothing_typed_breaks_it(visit, stage, text):
 def test_two_on_a_page_do_not_disturb_each_other_and_every_control_has_a_name(visit, stage):
     twins = [SoftmaxExplorer(Z), SoftmaxExplorer([0.0, 2.0, 4.0], ["internationalisation" * 2, "<b>&", "键"], d_k=9)]
     with visit(stage(*twins), width=390) as page:
-        first, second = (Driver(page, twin, i) for i, twin in enumerate(twins))
+        first, second = (Page(page, twin, i) for i, twin in enumerate(twins))
         first.inputs("width d_k")[1].fill("4")
         second.root.get_by_label("divide by √d_k").uncheck()
         first.agrees(d_k=4)
