@@ -15,7 +15,8 @@ import website
 from helpers import no_cuda
 
 from llmbook.widgets import EXPLORERS
-from llmbook.widgets.base import styles
+from llmbook.widgets.base import STATIC, classic, styles
+from llmbook.widgets.network import scripts
 
 ROOT = Path(__file__).parents[1]
 torch.set_num_threads(1)
@@ -108,25 +109,26 @@ PAGE = """<!DOCTYPE html><html lang="{lang}" data-theme="{scheme}"><meta charset
 <meta name="viewport" content="width=device-width"><title>t</title>
 <style>html {{ background: #fff; color: #222832 }} html[data-theme="dark"] {{ background: #14181e; color: #ced6dd }}
 </style>
-<link rel="stylesheet" href="explorers/explorers.css"><script>var DOCUMENTATION_OPTIONS = {{}}</script>
-<script src="book.js"></script><body>{body}</body></html>"""
+<link rel="stylesheet" href="explorers/explorers.css">
+<script src="explorers/loader.js"></script><body>{body}</body></html>"""
 
 
 @pytest.fixture
-def stage(tmp_path, monkeypatch):
+def stage(tmp_path):
     """``stage(explorer, …)``: the address of a page of their own, with the site's loader, modules and styles."""
-    monkeypatch.syspath_prepend(str(ROOT / "book" / "site"))
-    sys.modules.pop("llmbook_site", None)  # another test may have that of a copy of the book
-    from llmbook_site import classic
-
     files = [explorer.files for explorer in EXPLORERS.values()]
     (tmp_path / "explorers").mkdir()
     for name in files:
         (tmp_path / "explorers" / f"{name}.js").write_text(classic(name), "utf8")
     (tmp_path / "explorers" / "explorers.css").write_text(styles(*files), "utf8")
-    shutil.copy(ROOT / "book" / "site" / "static" / "book.js", tmp_path)
+    shutil.copy(STATIC / "loader.js", tmp_path / "explorers")
 
     def address(*explorers, lang="en", scheme="light"):
+        for model in {explorer.model for explorer in explorers if hasattr(explorer, "model")}:
+            folder = tmp_path / "explorers" / "models" / model
+            folder.mkdir(parents=True, exist_ok=True)
+            for i, script in enumerate(scripts(model)):
+                (folder / f"{i}.js").write_text(script, "utf8")
         body = "".join(explorer.to_html() for explorer in explorers)
         (tmp_path / "index.html").write_text(PAGE.format(lang=lang, scheme=scheme, body=body), "utf8")
         return (tmp_path / "index.html").as_uri()

@@ -53,22 +53,56 @@ class Driver:
         return self.root.locator(selector).evaluate_all("all => all.map((data) => Number(data.value))")
 
 
+def use(root):
+    """Move the first control of an explorer, by the keyboard; a busy page answers late, so wait until it has."""
+    free = "button:not([aria-disabled=true], [aria-pressed=true])"
+    control = root.locator(f"input[type=range], input[type=checkbox], select, {free}").first
+    kind, last = control.evaluate("c => [c.type, c.value === c.max]")
+    keys = {"range": "ArrowLeft" if last else "ArrowRight", "checkbox": "Space", "select-one": "ArrowDown"}
+    heard = "() => ({ key: new Promise((hear) => addEventListener('keyup', hear, { capture: true, once: true })) })"
+    answer = root.page.evaluate_handle(heard)
+    control.press(keys.get(kind, "Enter"))
+    answer.evaluate("async ({ key }) => { await key; }")
+    root.page.wait_for_function("(root) => !root.ariaBusy", arg=root.element_handle())
+
+
 # Scripts that run on the page.
 
-# of every text in an explorer, the contrast with what is behind it (WCAG 2.2, section 1.4.3)
+# bring each explorer on the screen, so that it is mounted, and load its model if it has one
+MOUNT = """async () => {
+  const until = async (there, host) => {
+    for (const end = performance.now() + 60000; !there(); await new Promise(requestAnimationFrame)) {
+      if (performance.now() > end) throw new Error(`${host.dataset.explorer} did not open: ${host.innerText}`);
+    }
+  };
+  for (const host of document.querySelectorAll(".llm-explorer")) {
+    host.scrollIntoView();
+    await until(() => host.querySelector(".llm, .llm-error"), host);
+    host.querySelector(".llm-gate button")?.click();
+    await until(() => !host.querySelector(".llm-gate"), host);
+  }
+}"""
+
+# of every text in an explorer, the contrast with what is behind it (WCAG 2.2, section 1.4.3, which leaves out disabled
+# controls); its colour and its opacity count, and in a drawing its fill
 CONTRAST = """(root) => {
   const pen = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-  const paint = (colours) => { pen.clearRect(0, 0, 1, 1);
-    for (const c of colours) { pen.fillStyle = c; pen.fillRect(0, 0, 1, 1); }
+  const paint = (colours, opacity = 1) => { pen.clearRect(0, 0, 1, 1);
+    colours.forEach((colour, i) => {
+      pen.globalAlpha = i < colours.length - 1 ? 1 : opacity;
+      pen.fillStyle = colour;
+      pen.fillRect(0, 0, 1, 1); });
     return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3); };
   const light = (rgb) => rgb.map((x) => x / 255).map((x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4))
     .reduce((sum, x, i) => sum + x * [0.2126, 0.7152, 0.0722][i], 0);
-  const own = (e) => e.checkVisibility() && e.matches(":not(option)")
+  const own = (e) => e.checkVisibility() && e.matches(":not(option, title, [aria-disabled=true])")
     && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
   return [...root.querySelectorAll("*")].filter(own).map((e) => {
-    const grounds = [];
-    for (let p = e; p; p = p.parentElement) grounds.unshift(getComputedStyle(p).backgroundColor);
-    const [a, b] = [light(paint(grounds)), light(paint([...grounds, getComputedStyle(e).color]))];
+    const styles = [];
+    for (let p = e; p; p = p.parentElement) styles.unshift(getComputedStyle(p));
+    const { color, fill } = styles.at(-1), grounds = styles.map((s) => s.backgroundColor);
+    const opacity = styles.reduce((product, s) => product * s.opacity, 1), ink = e instanceof SVGElement ? fill : color;
+    const [a, b] = [light(paint(grounds)), light(paint([...grounds, ink], opacity))];
     return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
   });
 }"""

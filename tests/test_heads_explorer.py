@@ -81,7 +81,7 @@ def test_weights_of_half_precision_are_taken(dtype):
     assert np.allclose(HeadsExplorer(weights().to(dtype), TOKENS).weights, weights(), atol=5e-3)
 
 
-@pytest.mark.parametrize("n", range(1, 33))
+@pytest.mark.parametrize("n", range(1, 65))
 def test_what_was_rounded_may_be_put_in_again(n):
     uniform = HeadsExplorer(np.full((1, 1, n, n), 1 / n), ["x"] * n)
     assert HeadsExplorer(**state(uniform)).weights == uniform.weights
@@ -103,23 +103,21 @@ def changed(value, at=(1, 2, 3, 0)):
         ({"weights": 3}, r"weights: expected layers, got 3"),
         ({"weights": "ab"}, r"weights: expected layers, got 'ab'"),
         ({"weights": []}, r"weights: expected layers, got none"),
-        ({"weights": [None]}, r"weights: expected layers of weights \(B, H, T, T\) or \(H, T, T\), got \(\)"),
-        ({"weights": W[0, 0]}, r"weights: expected layers of weights .*, got \(4,\)"),
-        ({"weights": W[0]}, r"weights: expected layers of weights .*, got \(4, 4\)"),
+        ({"weights": [None]}, r"weights: expected .* \(B, H, T_q, T_k\) or \(H, T_q, T_k\), got None in one"),
+        ({"weights": W[0, 0, 0]}, r"weights: expected layers of weights .*, got \(\)"),
         ({"weights": W[None, None]}, r"weights: expected layers of weights .*, got \(1, 2, 3, 4, 4\)"),
-        ({"weights": W[..., :3]}, r"weights: expected layers of weights .*, got \(3, 4, 3\)"),
         ({"weights": [W[:0]]}, r"weights: expected layers of weights .*, got \(0,"),
         ({"weights": [[[[0.5, 0.5], [1.0]]]]}, r"weights: expected layers of weights .*, got what makes no array"),
         ({"weights": [[[["a"]]]]}, r"weights: expected layers of weights .*, got 'a' in one"),
+        ({"weights": torch.zeros(4, 4, device="meta")}, r"weights: .*, got what makes no array"),
         ({"weights": [W[0], W[0, :2]]}, r"weights: expected layers of one shape, got \[\(3, 4, 4\), \(2, 4, 4\)\]"),
-        ({"weights": torch.eye(33)[None, None]}, r"weights: expected at most 32 tokens, got 33"),
+        ({"weights": torch.eye(65)[None, None]}, r"weights: expected at most 64 tokens, got 65"),
         ({"weights": changed(float("nan"))}, r"weights: expected finite numbers not below 0, got nan"),
         ({"weights": changed(float("inf"))}, r"weights: expected finite numbers not below 0, got inf"),
         ({"weights": changed(-0.25)}, r"weights: expected finite numbers not below 0, got -0.25"),
-        ({"weights": changed(0.2711)}, r"weights: expected rows that sum to 1, got 1.021 in layer 1, head 2, row 3"),
-        ({"weights": changed(0.0)}, r"weights: expected rows that sum to 1, got 0.75 in layer 1, head 2, row 3"),
-        ({"weights": changed(0.239)}, r"weights: expected rows that sum to 1, got 0.989 in layer 1, head 2, row 3"),
-        ({"weights": W * 0}, r"weights: expected rows that sum to 1, got 0 in layer 0, head 0, row 0"),
+        ({"weights": changed(0.2711)}, r"weights: expected rows that sum to 1 .*, got 1.021 in layer 1, head 2, row 3"),
+        ({"weights": changed(0.0)}, r"weights: expected rows that sum to 1 .*, got 0.75 in layer 1, head 2, row 3"),
+        ({"weights": changed(0.239)}, r"weights: expected rows that sum to 1 .*, got 0.989 in layer 1, head 2, row 3"),
         ({"tokens": T4[:3]}, r"tokens: expected one for each of the 4 rows of the weights \(2, 3, 4, 4\), got 3"),
         ({"tokens": [*T4, "e"]}, r"tokens: expected one for each of the 4 rows of the weights \(2, 3, 4, 4\), got 5"),
         ({"tokens": "abcd"}, r"tokens: expected one for each of the 4 rows of the weights \(2, 3, 4, 4\), got 1"),

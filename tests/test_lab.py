@@ -1,5 +1,6 @@
 """The explorer in JupyterLab, with a kernel: Python sees what the reader moves, and the reader what Python sets."""
 
+import json
 import os
 import socket
 import subprocess
@@ -11,10 +12,13 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from driver import use
 from nbformat.v4 import new_code_cell, new_notebook
 
 from llmbook.reference import attention
+from llmbook.widgets import EXPLORERS
 
+ROOT = Path(__file__).parent
 CELLS = [
     "from llmbook import AttentionExplorer\nw = AttentionExplorer(tokens=['<b>one</b>', 'two'])\nw",
     "print('python sees', w.q[0], [round(float(x), 6) for x in w.weights])",
@@ -23,13 +27,39 @@ CELLS = [
 ]
 
 
+EVERY = [
+    f"""import json, sys
+sys.path.insert(0, {str(ROOT)!r})
+from examples import EXAMPLES
+made, heard = {{}}, []
+def show(name):
+    explorer = made[name] = EXAMPLES[name].make()
+    explorer.observe(lambda change: heard.append(name), list(explorer.state))
+    return explorer""",
+    *(f"show({name!r})" for name in EXPLORERS),
+    "print(json.dumps(heard))",
+    """old = {name: {trait: getattr(made[name], trait) for trait in EXAMPLES[name].change} for name in made}
+for name in made:
+    for trait, value in EXAMPLES[name].change.items():
+        setattr(made[name], trait, value)""",
+    """for name in made:
+    for trait, value in old[name].items():
+        setattr(made[name], trait, value)""",
+    """import ipywidgets, llmbook
+boxed, tau = llmbook.AttentionExplorer(), ipywidgets.FloatSlider(min=0.1, max=5, value=2)
+ipywidgets.link((tau, "value"), (boxed, "temperature"))
+ipywidgets.HBox([boxed, tau])""",
+]
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """A JupyterLab of its own, on a notebook that is not yet run."""
+    """A JupyterLab of its own, on notebooks that are not yet run."""
     folder = tmp_path_factory.mktemp("lab")
     metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    notebook = new_notebook(cells=[new_code_cell(source) for source in CELLS], metadata=metadata)
-    nbformat.write(notebook, folder / "try.ipynb")
+    for name, cells in (("try", CELLS), ("every", EVERY)):
+        notebook = new_notebook(cells=[new_code_cell(source) for source in cells], metadata=metadata)
+        nbformat.write(notebook, folder / f"{name}.ipynb")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -42,7 +72,7 @@ def lab(tmp_path_factory):
     url = f"http://127.0.0.1:{port}"
     try:
         wait_for(url, process, folder / "log")
-        yield f"{url}/lab/tree/try.ipynb"
+        yield f"{url}/lab/tree"
     finally:
         process.terminate()
         process.wait(timeout=30)
@@ -62,7 +92,7 @@ def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
 def test_kernel_and_explorer_speak_to_each_other(lab, chromium):
     page = chromium.new_page(viewport={"width": 1280, "height": 1000})
     page.set_default_timeout(60_000)
-    page.goto(lab)
+    page.goto(f"{lab}/try.ipynb")
     cells = page.locator(".jp-Notebook .jp-CodeCell")
     cells.nth(0).locator(".cm-content").click()
     page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
@@ -93,6 +123,59 @@ def test_kernel_and_explorer_speak_to_each_other(lab, chromium):
     second = cells.nth(3).locator(".llm-attention")
     second.locator("input[type=number]").first.fill("3")
     assert field.input_value() == "-2.5"  # two explorers in one notebook do not disturb each other
+    page.context.close()
+
+
+# what a figure shows, once nothing changes in it any more
+SETTLED = """async (root) => {
+  let before;
+  for (; before !== root.innerHTML; await new Promise((done) => setTimeout(done, 300))) before = root.innerHTML;
+  return before;
+}"""
+
+
+def test_every_explorer_and_the_kernel_speak_to_each_other(lab, chromium):
+    page, problems, n = chromium.new_page(viewport={"width": 1280, "height": 1000}), [], len(EXPLORERS)
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.set_default_timeout(120_000)
+    page.goto(f"{lab}/every.ipynb?reset")  # without the notebook of the other test
+    cells = page.locator(".jp-Notebook .jp-CodeCell")
+    cells.nth(0).locator(".cm-content").click()
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
+    page.keyboard.press("Shift+Enter")
+    shown = [cells.nth(i + 1).locator(".llm") for i in range(n)]
+    for i, root in enumerate(shown):
+        run(page, cells, i + 1)
+        root.wait_for()
+    page.evaluate("document.querySelectorAll('.llm-gate button').forEach((button) => button.click())")
+    page.wait_for_function("!document.querySelector('.llm-gate')")
+
+    for root in shown:
+        use(root)
+    before = [root.evaluate(SETTLED) for root in shown]
+    run(page, cells, n + 1)
+    output = cells.nth(n + 1).locator(".jp-OutputArea-output")
+    output.wait_for()
+    assert set(json.loads(output.inner_text())) == set(EXPLORERS)
+
+    for index, relation in ((n + 2, "!=="), (n + 3, "===")):
+        run(page, cells, index)
+        for root, old in zip(shown, before, strict=True):
+            changed = f"([root, old]) => root.innerHTML {relation} old"
+            page.wait_for_function(changed, arg=[root.element_handle(), old])
+
+    run(page, cells, n + 4)
+    boxed = cells.nth(n + 4)
+    tau, readout = boxed.get_by_role("spinbutton", name="temperature τ"), boxed.locator(".widget-readout")
+    readout.wait_for()
+    assert (tau.input_value(), readout.inner_text()) == ("2", "2.00")
+    tau.fill("3.5")
+    boxed.locator(".widget-readout", has_text="3.50").wait_for()
+    readout.fill("1.5")
+    readout.press("Tab")
+    page.wait_for_function("(tau) => tau.value === '1.5'", arg=tau.element_handle())
+    assert problems == []
     page.context.close()
 
 

@@ -15,7 +15,6 @@ import importlib.util
 import json
 import logging
 import os
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,10 @@ from sphinx.search.zh import SearchChinese
 from sphinx.util.docutils import SphinxDirective
 
 import llmbook
+from llmbook import zoo
 from llmbook.widgets import EXPLORERS
-from llmbook.widgets.base import bundle, styles
+from llmbook.widgets.base import STATIC, classic, styles
+from llmbook.widgets.network import scripts
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -99,12 +100,6 @@ def drop_thebe(app: Sphinx, pagename: str, template: str, context: dict[str, Any
         context[files] = [asset for asset in context[files] if wanted(asset)]
 
 
-def classic(name: str) -> str:
-    """An explorer's module as a classic script that hands itself to the loader."""
-    code = re.sub(r"^export default ", "const explorer = ", bundle(name), flags=re.M)
-    return f'(function () {{\n"use strict";\n{code}\nllmExplorers.define("{name}", explorer);\n}})();\n'
-
-
 def write_assets(app: Sphinx, exception: Exception | None) -> None:
     """The files that pages load besides Sphinx's own."""
     if exception or app.builder.format != "html":
@@ -113,8 +108,13 @@ def write_assets(app: Sphinx, exception: Exception | None) -> None:
     names = [explorer.files for explorer in EXPLORERS.values()]
     folder = static / "explorers"
     folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(STATIC / "loader.js", folder)
     for name in names:
         (folder / f"{name}.js").write_text(classic(name), "utf8")
+    for model in zoo.available():
+        (folder / "models" / model).mkdir(parents=True, exist_ok=True)
+        for i, script in enumerate(scripts(model)):
+            (folder / "models" / model / f"{i}.js").write_text(script, "utf8")
     (folder / "explorers.css").write_text(styles(*names), "utf8")
     write_mathjax(static / "mathjax")
 
@@ -190,4 +190,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_css_file("explorers/explorers.css")
     app.add_css_file("book.css")
     app.add_js_file("book.js")
+    app.add_js_file("explorers/loader.js")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

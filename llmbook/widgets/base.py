@@ -35,6 +35,12 @@ def bundle(name: str) -> str:
     return "".join(re.sub(r"^export ", "", code, flags=re.M) for code in shared) + own
 
 
+def classic(name: str) -> str:
+    """The same as a classic script, which hands the explorer to ``loader.js``: for pages, from ``file://`` too."""
+    code = re.sub(r"^export default ", "const explorer = ", bundle(name), flags=re.M)
+    return f'(function () {{\n"use strict";\n{code}\nllmExplorers.define("{name}", explorer);\n}})();\n'
+
+
 def _needed(name: str, before: tuple[str, ...] = ()) -> tuple[str, ...]:
     """``before``, then what the file ``name`` imports and is not there yet, then the file itself."""
     if name in before:
@@ -49,8 +55,12 @@ def _source(name: str) -> str:
 
 
 def styles(*names: str) -> str:
-    """The style sheets of the explorers ``names``, the shared one first."""
-    return "\n".join((STATIC / f"{name}.css").read_text("utf8") for name in ("base", *names))
+    """The style sheets of the explorers ``names``, each once, after those of what they import; ``base.css`` first."""
+    needed: tuple[str, ...] = ("base",)
+    for name in names:
+        needed = _needed(name, needed)
+    sheets = [STATIC / f"{name}.css" for name in needed]
+    return "\n".join(sheet.read_text("utf8") for sheet in sheets if sheet.stem in names or sheet.exists())
 
 
 class Explorer(anywidget.AnyWidget):
@@ -74,12 +84,26 @@ class Explorer(anywidget.AnyWidget):
         """A static table of the figure, for readers without scripts."""
         raise NotImplementedError
 
+    def _held(self) -> dict[str, Any]:
+        """The state as the JSON has it."""
+        return {name: getattr(self, name) for name in self.state}
+
     def to_html(self) -> str:
         """The figure as HTML: its state, and a table that shows until (or unless) the module is mounted on it."""
-        state = json.dumps({name: getattr(self, name) for name in self.state}, ensure_ascii=False)
+        state = json.dumps(self._held(), ensure_ascii=False)
         safe = state.replace("<", "\\u003c")  # no state can close the script element
         script = f'<script type="application/json">{safe}</script>'
         return f'<div class="llm-explorer" data-explorer="{self.files}">{script}{self.fallback()}</div>'
+
+    def scripts(self) -> list[str]:
+        """Classic scripts that a page needs besides the explorer's module: what it would ask a kernel for."""
+        return []
+
+    def save_html(self, path: str | Path, *, title: str | None = None, lang: str | None = None) -> None:
+        """The explorer, as it is now, in one HTML file that opens anywhere: :func:`llmbook.widgets.page.save_html`."""
+        from .page import save_html
+
+        save_html(path, self, title=title, lang=lang)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
         bundle = super()._repr_mimebundle_(**kwargs)
@@ -192,3 +216,15 @@ def _number(name: str | None, value: Any) -> float:
 
 def _significant(x: float, digits: int | None) -> float:
     return x if digits is None else float(f"{x:.{digits}g}")
+
+
+def _uniform(seed: int, place: int) -> float:
+    """A number in [0, 1), the same in Python and on the page: two rounds of 32 bits mixed well."""
+    return _mix(_mix(seed + 0x9E3779B9 & 0xFFFFFFFF) ^ (place + 1) * 0x9E3779B9 & 0xFFFFFFFF) / 2**32
+
+
+def _mix(x: int) -> int:
+    """MurmurHash3's finalizer (Appleby, 2011): a bijection of 32 bits; changing one changes about half of them."""
+    x = (x ^ x >> 16) * 0x85EBCA6B & 0xFFFFFFFF
+    x = (x ^ x >> 13) * 0xC2B2AE35 & 0xFFFFFFFF
+    return x ^ x >> 16

@@ -7,7 +7,7 @@ from typing import Any
 
 import traitlets as t
 
-from .base import Explorer, _items, table
+from .base import Explorer, _items, _uniform, table
 
 LONGEST = 64  # tokens
 MOST = 2000  # draws; the module has the same number
@@ -132,15 +132,3 @@ class MaskingExplorer(Explorer):
         kinds, inputs = self.draw()
         labels = [token if kind else "−100" for token, kind in zip(self.tokens, kinds, strict=True)]
         return table(["x", *self.tokens], ["x̃", *inputs], ["y", *labels])
-
-
-def _uniform(seed: int, place: int) -> float:
-    """A number in [0, 1), the same in Python and on the page: two rounds of 32 bits mixed well."""
-    return _mix(_mix(seed + 0x9E3779B9 & 0xFFFFFFFF) ^ (place + 1) * 0x9E3779B9 & 0xFFFFFFFF) / 2**32
-
-
-def _mix(x: int) -> int:
-    """MurmurHash3's finalizer (Appleby, 2011): a bijection of 32 bits; changing one changes about half of them."""
-    x = (x ^ x >> 16) * 0x85EBCA6B & 0xFFFFFFFF
-    x = (x ^ x >> 13) * 0xC2B2AE35 & 0xFFFFFFFF
-    return x ^ x >> 16

@@ -236,12 +236,18 @@ export function store(model, names) {
   return { state, set };
 }
 
+/** The root of an explorer. Keys pressed in it stay in it: JupyterLab would take the arrows from a slider, and D, D delete its cell. */
+export function frame(className, label) {
+  const onkeydown = (event) => { if (!(event.ctrlKey || event.metaKey || event.altKey)) event.stopPropagation(); };
+  return h("div", { class: `llm ${className}`, role: "group", "aria-label": label, onkeydown });
+}
+
 /**
  * Keep a figure in step with its model: `build(root)` makes the elements and returns a draw function; it is called
  * again when `shape()` changes, and draw on every change. Returns the cleanup function.
  */
 export function figure({ model, el, className, label, shape, build }) {
-  const root = h("div", { class: `llm ${className}`, role: "group", "aria-label": label });
+  const root = frame(className, label);
   let draw, built;
   const update = () => {
     const now = shape();

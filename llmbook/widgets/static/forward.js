@@ -1,11 +1,11 @@
-// The forward pass of a Transformer as pure functions: no DOM, no state, double precision. A matrix is an array of its
-// rows; weights are laid out as torch's are. An explorer module imports from here as it does from base.js.
+// The forward pass of a Transformer as functions: no DOM, double precision. A matrix is an array of its rows; weights are
+// laid out as torch's are, in plain or typed arrays. An explorer module imports from here as it does from base.js.
 
 /** The product of a (n, m) and b (m, p): (n, p). */
 export function matmul(a, b) {
   return a.map((row) => {
     const sums = new Array(b[0].length).fill(0);
-    row.forEach((x, k) => b[k].forEach((y, j) => { sums[j] += x * y; }));
+    for (let k = 0; k < row.length; k++) for (let j = 0; j < sums.length; j++) sums[j] += row[k] * b[k][j];
     return sums;
   });
 }
@@ -20,8 +20,27 @@ export const apply = (f, a) => a.map((row) => row.map(f));
 
 export const dot = (u, v) => u.reduce((sum, x, j) => sum + x * v[j], 0);
 
-/** x W^T + b for each row x, with W (out, in) and b (out) as in torch.nn.Linear. */
-export const linear = (xs, weight, bias) => xs.map((x) => weight.map((w, i) => dot(w, x) + bias[i]));
+/**
+ * x W^T + b for each row x, with W (out, in) and b (out) as in torch.nn.Linear. Here a model spends its time, so four rows
+ * go through the weights together: each weight is then read once for the four. (Too few rows: the last goes more than once.)
+ */
+export function linear(xs, weight, bias) {
+  const ys = xs.map(() => new Array(weight.length).fill(0));
+  for (let t = 0; t < xs.length; t += 4) {
+    const rows = [0, 1, 2, 3].map((i) => Math.min(t + i, xs.length - 1));
+    const [a, b, c, d] = rows.map((i) => xs[i]), [ya, yb, yc, yd] = rows.map((i) => ys[i]);
+    for (let i = 0; i < weight.length; i++) {
+      const w = weight[i];
+      let p = 0, q = 0, r = 0, s = 0;
+      for (let k = 0; k < w.length; k++) {
+        const x = w[k];
+        p += x * a[k]; q += x * b[k]; r += x * c[k]; s += x * d[k];
+      }
+      ya[i] = p + bias[i]; yb[i] = q + bias[i]; yc[i] = r + bias[i]; yd[i] = s + bias[i];
+    }
+  }
+  return ys;
+}
 
 /** The columns of a (T, d) cut into n matrices (T, d / n): queries, keys and values, or heads. */
 export function split(a, n) {
@@ -63,6 +82,16 @@ export function attention(q, k, v, mask) {
 }
 
 /**
+ * Rotary positions (Su et al., 2021): in each row of q or k (T, d_k), the first of which stands at position `start`, the pair of
+ * components (2i, 2i + 1) is turned by the angle position · ω_i, with ω_i = 10000^(−2i / d_k).
+ */
+export const rotate = (xs, start = 0) => xs.map((x, t) => x.map((_, j) => {
+  const i = j - (j % 2), angle = (start + t) * 10000 ** (-i / x.length);
+  const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
+  return j === i ? x[i] * cos - x[i + 1] * sin : x[i] * sin + x[i + 1] * cos;
+}));
+
+/**
  * The error function, to 1e-15: 2/√π · e^(−x²) · Σ 2ⁿ x²ⁿ⁺¹ / (1 · 3 · 5 ⋯ (2n + 1)), a series of which all terms have one
  * sign, so that none takes digits from another (Abramowitz & Stegun, 1964, equation 7.1.6). Beyond 6 it is 1 in doubles.
  */
@@ -90,29 +119,44 @@ export const activations = { gelu, gelu_tanh: geluTanh, relu };
 const WRITTEN = { gelu: "GELU", gelu_tanh: "GELU_tanh", relu: "ReLU" };
 
 /**
- * One encoder block on x (T, d_model), all its steps in order; `w` has the weights by their names in torch's state_dict,
- * `norm` is "pre", "post" or "none". Each step has its key, the sublayer that it belongs `to`, if any, its equation, and
- * matrices: what it made and what it made that `from`. A matrix `m` has a name; `cut` is where one head ends, `head` is the
- * number of the head that it belongs to.
+ * One block on x (T, d_model), all its steps in order; `w` has the weights by their names in torch's state_dict.
+ *
+ * `norm` is "pre", "post" or "none", `positions` is "rotary" or none of the block's business, and the heads whose numbers are
+ * in `off` are cut: their output is 0. A causal block lets no row read a later one; `memory` { k: [], v: [] } holds the rows of
+ * keys and values of what came before, as it does in a cache, and those of x are added to it.
+ *
+ * Each step has its key, the sublayer that it belongs `to`, if any, its equation, and matrices: what it made and what it made
+ * that `from`. A matrix `m` has a name; `cut` is where one head ends, `head` is the number of the head that it belongs to.
  */
-export function block(x, w, { n_heads, activation, eps, norm, residual }) {
-  const steps = [], cut = x[0].length / n_heads;
+export function block(x, w, { n_heads, activation, eps, norm, residual = true, positions, causal = false, off = [], memory }) {
+  const steps = [], cut = x[0].length / n_heads, start = memory?.k.length ?? 0;
   const step = (key, to, equation, made, from) => { steps.push({ key, to, equation, made, from }); return made; };
   const project = (z, name) => linear(z.m, w[`${name}.weight`], w[`${name}.bias`]);
   const normed = (z, which, to, name) => {
     const m = layerNorm(z.m, w[`${which}_norm.weight`], w[`${which}_norm.bias`], eps), ln = `LN(${z.name})`;
     return step(`${which}_norm`, to, `${name ? `${name} = ${ln}` : ln} = (${z.name} − mean) / √(variance + ε) · gain + bias`, [{ name: name ?? ln, m }], [z])[0];
   };
+  const turned = (z, to) => {
+    const made = z.map(({ name, m }) => ({ name: `${name}′`, m: concatenate(split(m, n_heads).map((part) => rotate(part, start))), cut }));
+    return step("rotate", to, "q′, k′ = q, k turned by position · ω", made, z);
+  };
+  const read = (name, m) => { // what is there to attend to: the rows of m, after those of the memory
+    memory?.[name].push(...m);
+    return split(memory?.[name] ?? m, n_heads);
+  };
   const sublayers = {
     attention(z, to) {
       const qkv = split(project(z, "attention.W_qkv"), 3).map((m, i) => ({ name: "qkv"[i], m, cut }));
       step("qkv", to, `[q, k, v] = ${z.name} W_qkv + b_qkv`, qkv, [z]);
-      const [q, k, v] = qkv.map((part) => split(part.m, n_heads));
-      const results = q.map((_, i) => attention(q[i], k[i], v[i]));
+      const [q, k] = positions === "rotary" ? turned(qkv.slice(0, 2), to) : qkv;
+      const queries = split(q.m, n_heads), keys = read("k", k.m), values = read("v", qkv[2].m);
+      const mask = causal ? x.map((_, i) => keys[0].map((_, j) => j <= start + i)) : undefined;
+      const results = queries.map((_, i) => attention(queries[i], keys[i], values[i], mask));
       const each = (name) => results.map((result, head) => ({ name, m: result[name], head }));
-      const scores = step("scores", to, `scores = q kᵀ / √d_k, d_k = ${cut}`, each("scores"), qkv.slice(0, 2));
+      const scores = step("scores", to, `scores = ${q.name} ${k.name}ᵀ / √d_k, d_k = ${cut}`, each("scores"), [q, k]);
       const weights = step("weights", to, "weights = softmax(scores)", each("weights"), scores);
-      const c = step("heads", to, "c = Concat(weights v)", [{ name: "c", m: concatenate(results.map((result) => result.output)), cut }], [...weights, qkv[2]]);
+      const outputs = results.map(({ output }, head) => (off.includes(head) ? apply(() => 0, output) : output));
+      const c = step("heads", to, "c = Concat(weights v)", [{ name: "c", m: concatenate(outputs), cut }], [...weights, qkv[2]]);
       return step("project", to, "o = c W_o + b_o", [{ name: "o", m: project(c[0], "attention.W_o") }], c)[0];
     },
     feed_forward(z, to) {

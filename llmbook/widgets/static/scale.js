@@ -100,7 +100,7 @@ function label(svg, taken, [x, y], name) {
 }
 
 function plane(text, { models }, state, move) {
-  const svg = s("svg", { role: "img", "aria-label": text.alt }), range = (name) => LIMITS[name].map(log10);
+  const svg = s("svg", { role: "group", "aria-label": text.alt }), range = (name) => LIMITS[name].map(log10);
   const tick = (power) => [power, scientific(10 ** power)];
   const { at, from } = axes(svg, { size: [460, 400], margin: [24, 18, 40, 48], x: { range: range("parameters"), ticks: [6, 7, 8, 9, 10, 11, 12, 13].map(tick) },
     y: { range: range("tokens"), ticks: [[range("tokens")[0], ""], ...[8, 9, 10, 11, 12, 13, 14].map(tick)] } });
