@@ -267,11 +267,14 @@ def test_keys_come_and_go_with_the_kernel(visit, stage):
         for change, n in (({"weights": crossed}, T * T),  # half of a change
                           ({"key_tokens": KEYS}, T * T_K),
                           ({"key_tokens": KEYS[::-1]}, T * T_K),
-                          ({"weights": square, "key_tokens": None}, T * T)):  # fmt: skip
+                          ({"weights": square, "key_tokens": None}, T * T),
+                          ({"key_tokens": KEYS}, T * T),  # and half of another
+                          ({"weights": crossed}, T * T_K)):  # fmt: skip
             page.evaluate("changes => stage.kernel(changes)", change)
             assert cells.count() == n
-            if change.get("key_tokens"):
-                assert page.locator(".llm-first [role=columnheader] bdi").all_inner_texts() == change["key_tokens"]
+            if n == T * T_K:
+                heads = page.locator(".llm-first [role=columnheader] bdi").all_inner_texts()
+                assert heads == page.evaluate("stage.model.get('key_tokens')")
 
 
 @pytest.mark.parametrize("n", [32, 33, 64])
@@ -298,6 +301,8 @@ def test_as_much_as_it_takes_of_everything(visit, stage, width, view):
         map = torch.tensor(many.weights)[11, 11]
         if view == "matrix":
             assert shown.said() == spoken(map, many.tokens, many.tokens)
+            room = shown.panel.locator(".llm-scroll").evaluate("box => box.clientWidth - box.scrollWidth")
+            assert room == 0 or width == 390  # a wide page shows all columns at once
         else:
             assert shown.lines() == pytest.approx(map.flatten().tolist())
         assert page.evaluate("document.documentElement.scrollWidth") <= width

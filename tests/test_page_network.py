@@ -9,10 +9,9 @@ import torch
 from llmbook import zoo
 from llmbook.capture import capture
 from llmbook.decoder import CausalLM
-from llmbook.mlm import MaskedLM
 from llmbook.transformer import Encoder, EncoderConfig
 from llmbook.widgets.base import _needed, _source, bundle
-from llmbook.widgets.live import loaded
+from llmbook.widgets.live import loaded, without
 from llmbook.widgets.network import pack, pieces, scripts
 
 NAMES = re.findall(r"^export (?:async )?(?:const|function) (\w+)", "".join(map(_source, _needed("network"))), re.M)
@@ -61,31 +60,12 @@ def ids_of(name, text=None):
     return [1, *ids, 2] if name.startswith("mlm") else [1, *ids]
 
 
-def without(model, off):
-    """Cut heads: what they would give to W_o is 0."""
-    stack = model.encoder if isinstance(model, MaskedLM) else model
-    width = model.config.d_model // model.config.n_heads
-
-    def cut(head, module, inputs):
-        kept = torch.ones_like(inputs[0])
-        kept[..., head * width : (head + 1) * width] = 0
-        return (inputs[0] * kept,)
-
-    return [
-        stack.blocks[layer].attention.W_o.register_forward_pre_hook(lambda m, i, h=head: cut(h, m, i))
-        for layer, head in off
-    ]
-
-
 @pytest.mark.parametrize("off", [[], [[0, 1], [0, 4], [3, 5]]])
 @pytest.mark.parametrize("name", sorted(TEXTS))
 def test_logits_and_attention_are_torch_s(js, name, off):
     model, ids = loaded(name)[0], ids_of(name)
-    handles = without(model, off)
-    with torch.no_grad(), capture(model) as maps:
+    with torch.no_grad(), without(model, off), capture(model) as maps:
         logits = model(torch.tensor([ids]))[0]
-    for handle in handles:
-        handle.remove()
     got = js(
         f"(() => {{ const r = f.run(net('{name}'), ids, {{ off }}); const s = f.head(net('{name}'), r.h);"
         " return [s.find((x) => x.key === 'logits').made[0].m, f.maps(r)]; })()",

@@ -292,7 +292,8 @@ def test_what_a_module_imports_is_there_to_be_imported(name):
     for names, file in re.findall(
         r'^import \{([^}]*)\} from "\./(\w+)\.js";$', (STATIC / f"{name}.js").read_text("utf8"), re.M
     ):
-        exported = re.findall(r"^export (?:const|function) (\w+)", (STATIC / f"{file}.js").read_text("utf8"), re.M)
+        code = (STATIC / f"{file}.js").read_text("utf8")
+        exported = re.findall(r"^export (?:async )?(?:const|function) (\w+)", code, re.M)
         assert set(names.replace(" ", "").split(",")) <= set(exported), file
 
 

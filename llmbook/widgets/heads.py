@@ -57,7 +57,7 @@ def _layers(name: str | None, value: Any, row: int | None = None) -> list[Array]
         arrays = [_array(name, value)]
     else:
         arrays = [_array(name, item) for item in _items(name, list(value) if n_dims else value, "layers")]
-    if len({array.shape for array in arrays}) == 1 and arrays[0].ndim in (1, 2) and n_dims != 2:
+    if len({array.shape for array in arrays}) == 1 and arrays[0].ndim in (1, 2):
         arrays = [np.stack(arrays)]  # the heads of one layer, or the rows of one map
     return [_layer(name, array, row) for array in arrays]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import Any
 
@@ -14,11 +13,10 @@ from ..mlm import MaskedLM
 from ..positions import rotate
 from ..text import CLS, MASK, SEP, SPECIAL, encode
 from .base import table
-from .live import LiveExplorer, loaded
+from .live import LiveExplorer, Text, loaded
 from .tokenizers import label
 
-LONGEST = 10_000  # characters of a text; the module has the same numbers
-MOST = 24  # tokens that are read, [CLS] and [SEP] among them: so many rows can be told apart
+MOST = 24  # tokens that are read, [CLS] and [SEP] among them: so many rows can be told apart; the module has it too
 SENTENCES = {  # for each model: a text, and the numbers of the tokens that are hidden; the first example of the module
     "mlm-en": ("Would you like a cup of coffee or tea?", [7]),
     "mlm-zh": ("你想喝咖啡还是喝茶？", [9]),
@@ -66,7 +64,7 @@ class JourneyExplorer(LiveExplorer):
     files = "journey"
     state = ("model", "text", "masked", "stage", "token", "head", "component")
 
-    text = t.Unicode().tag(sync=True)
+    text = Text().tag(sync=True)
     masked = t.List(t.Int()).tag(sync=True)
     stage = t.Unicode("tokens").tag(sync=True)
     token = t.Int(0).tag(sync=True)
@@ -78,12 +76,6 @@ class JourneyExplorer(LiveExplorer):
         super().__init__(model, text=sentence, masked=hidden if masked is None else masked, **kwargs)
         if "token" not in kwargs:
             self.token = min(self.masked, default=0)
-
-    @t.validate("text")
-    def _readable(self, proposal: Any) -> str:
-        if (n := len(proposal["value"])) > LONGEST:
-            raise t.TraitError(f"text: expected at most {LONGEST} characters, got {n}")
-        return re.sub("[\ud800-\udfff]", "\ufffd", proposal["value"])
 
     @t.validate("masked")
     def _ordinary(self, proposal: Any) -> list[int]:

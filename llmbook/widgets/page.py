@@ -31,9 +31,7 @@ THEME = """
 """
 
 
-def save_html(
-    path: str | Path, *explorers: Explorer, title: str | None = None, lang: str | None = None
-) -> None:
+def save_html(path: str | Path, *explorers: Explorer, title: str | None = None, lang: str | None = None) -> None:
     """Write explorers, as they are now, into one HTML file.
 
     The file holds styles, scripts, state and, for readers without scripts, a table of each. It opens from the disk and

@@ -69,17 +69,20 @@ export function gate({ model, root, lang, name, build }) {
     let left = false;
     const fetching = fetchBytes(model, name, (share) => { bar.value = share; });
     stop = () => { left = true; fetching.stop(); };
+    let packed;
     try {
-      const packed = await unpack(await fetching.bytes);
-      if (left) return;
-      door.remove();
-      cleanup = build({ net: network(packed), tokens: tokenizer(packed.tokenizer) });
-      root.querySelector("textarea, input, button")?.focus({ preventScroll: true }); // where the reader's button was
+      packed = await unpack(await fetching.bytes);
     } catch (error) {
       start.textContent = text.again;
       show(false, text.failed + error.message);
       start.focus();
+      return;
     }
+    if (left) return;
+    door.remove();
+    cleanup = build({ net: network(packed), tokens: tokenizer(packed.tokenizer) });
+    root.tabIndex = -1;
+    root.focus({ preventScroll: true }); // the button that had the focus is gone
   };
   show(false, text.note);
   root.append(door);
