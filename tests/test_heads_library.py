@@ -376,8 +376,8 @@ def test_a_causal_map_is_a_triangle_of_what_a_query_may_see(parts):
     expected = [re.sub(r"0\.000$", "masked", label) if masked else label
             for label, masked in zip(spoken(map, "abcd", "abcd"), hidden.flatten(), strict=True)]  # fmt: skip
     assert shown.said() == expected
-    hatched = shown.cells.evaluate_all("all => all.map((cell) => cell.classList.contains('llm-masked'))")
-    assert hatched == hidden.flatten().tolist()
+    greyed = shown.cells.evaluate_all("all => all.map((cell) => cell.classList.contains('llm-masked'))")
+    assert greyed == hidden.flatten().tolist()
     assert shown.numbers(".llm-measure") == pytest.approx(
         [float(map.diagonal().mean()), float(map.diagonal(-1).mean()), effective_keys(map)]
     )

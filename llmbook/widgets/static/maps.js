@@ -144,7 +144,7 @@ function smallMap(causal) {
 /**
  * One head in large: its name, matrix or lines, what the chosen query attends to (or how to choose), and the measures.
  * `choose(query)` hears a query that is clicked; `point(query, key)` the cell under pointer or focus, or nothing: hand it
- * to the `point` of every panel. `keys` are the tokens of the keys if they are others; `causal` hatches what a query may
+ * to the `point` of every panel. `keys` are the tokens of the keys if they are others; `causal` greys what a query may
  * not see. `draw` takes { weights, view: "matrix" or "lines", query: a number or null, cut } and the place [layer, head],
  * without which the panel is hidden.
  */
