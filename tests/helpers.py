@@ -1,5 +1,7 @@
 """What the tests of the models share: reproducible numbers, gradients, and a comparison with a stated tolerance."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -41,3 +43,12 @@ def shake(model, seed=0, size=0.5):
 def ids_of(*shape, vocab_size, seed=0, low=0):
     """Reproducible token ids."""
     return torch.randint(low, vocab_size, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def cut(model, off):
+    """A copy of a language model whose W_o reads nothing of the heads (layer, head) of ``off``."""
+    model = copy.deepcopy(model)
+    stack, width = getattr(model, "encoder", model), model.config.d_model // model.config.n_heads
+    for layer, head in off:
+        stack.blocks[layer].attention.W_o.weight.data[:, head * width : (head + 1) * width] = 0
+    return model

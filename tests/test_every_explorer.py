@@ -235,6 +235,7 @@ def taps(page, control):
         control.scroll_into_view_if_needed()
         before, box = page.locator(".llm").inner_html(), control.bounding_box()
         page.touchscreen.tap(box["x"] + place * box["width"], box["y"] + box["height"] / 2)
+        page.wait_for_timeout(50)  # a model answers a little later
         if page.locator(".llm").inner_html() != before:
             return True
     return False

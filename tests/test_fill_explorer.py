@@ -5,8 +5,8 @@ import pytest
 import torch
 from axe_playwright_python.base import AXE_SCRIPT
 from driver import CONTRAST, RENDER, Driver, displayed, state
+from helpers import cut
 from test_every_explorer import AXE, SIZES
-from test_page_network import without
 from traitlets import TraitError
 
 import llmbook
@@ -37,14 +37,11 @@ LONG = "The bus was late, so we walked to the school in the rain. " * 20
 @pytest.mark.parametrize("off", [[], [(0, 1), (3, 5)]])
 def test_predictions_and_attention_are_those_of_the_model(name, off):
     shown = FillExplorer(name, off=off)
-    model, tokenizer = loaded(name)
+    model, tokenizer = cut(loaded(name)[0], off), loaded(name)[1]
     ids = [1, *tokenizer.encode(shown.text, add_special_tokens=False).ids, 2]
     seen = torch.tensor([[MASK if i in shown.masked else token for i, token in enumerate(ids)]])
-    handles = without(model, off)
     with torch.no_grad(), capture(model) as maps:
         p = model(seen)[0].softmax(-1)
-    for handle in handles:
-        handle.remove()
     assert shown.hidden == shown.masked == FIRST[name]["masked"]
     assert np.abs(shown.attention - torch.cat(maps).numpy()).max() < 1e-12
     for found in shown.predictions(7):

@@ -224,7 +224,7 @@ def test_every_number_is_torch_s_and_was_made_as_is_said(visit, stage, model):
 LABELS = {
     "en": {"back": "Previous stage", "on": "Next stage", "reset": "Reset", "hide": "Hide “{}”", "show": "Show “{}”",
            "sentence": "sentence", "examples": "examples"},
-    "zh": {"back": "上一阶段", "on": "下一阶段", "reset": "复位", "hide": "遮住“{}”", "show": "显示“{}”",
+    "zh": {"back": "上一站", "on": "下一站", "reset": "复位", "hide": "遮住“{}”", "show": "显示“{}”",
            "sentence": "句子", "examples": "例句"},
 }  # fmt: skip
 HOSTILE = [
@@ -439,7 +439,7 @@ def test_it_speaks_with_a_kernel_and_leads_every_number_back_to_the_ids(visit, s
         page.evaluate("stage.kernel({ lang: 'zh' })")  # the model that is there stays
         driver.labels = LABELS["zh"]
         driver.agrees()
-        assert driver.root.get_attribute("aria-label") == "一个句子穿过模型的全程"
+        assert driver.root.get_attribute("aria-label") == "一句话穿过模型的旅程"
         page.evaluate("stage.kernel({ lang: '', model: 'mlm-zh', text: '他在家。', masked: [1], token: 1 })")
         assert page.locator(".llm-gate button").inner_text().count("mlm-zh") == 1
         page.evaluate("stage.remove()")

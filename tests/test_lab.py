@@ -126,12 +126,15 @@ def test_kernel_and_explorer_speak_to_each_other(lab, chromium):
     page.context.close()
 
 
-# what a figure says, once nothing changes in it any more
-SETTLED = """async (root) => {
+# what a figure says and what its controls hold; and the same, once nothing changes any more
+SAID = """(root) => JSON.stringify([root.textContent,
+  ...[...root.querySelectorAll("input, select, textarea")].map((control) => [control.value, control.checked])])"""
+SETTLED = f"""async (root) => {{
+  const said = {SAID};
   let before;
-  for (; before !== root.textContent; await new Promise((done) => setTimeout(done, 300))) before = root.textContent;
+  for (; before !== said(root); await new Promise((done) => setTimeout(done, 300))) before = said(root);
   return before;
-}"""
+}}"""
 
 
 def test_every_explorer_and_the_kernel_speak_to_each_other(lab, chromium):
@@ -162,8 +165,8 @@ def test_every_explorer_and_the_kernel_speak_to_each_other(lab, chromium):
     for index, relation in ((n + 2, "!=="), (n + 3, "===")):
         run(page, cells, index)
         for root, old in zip(shown, before, strict=True):
-            changed = f"([root, old]) => root.textContent {relation} old"
-            page.wait_for_function(changed, arg=[root.element_handle(), old])
+            said = f"([root, old]) => ({SAID})(root) {relation} old"
+            page.wait_for_function(said, arg=[root.element_handle(), old])
 
     run(page, cells, n + 4)
     boxed = cells.nth(n + 4)

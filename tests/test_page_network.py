@@ -5,13 +5,14 @@ import re
 
 import pytest
 import torch
+from helpers import cut
 
 from llmbook import zoo
 from llmbook.capture import capture
 from llmbook.decoder import CausalLM
 from llmbook.transformer import Encoder, EncoderConfig
 from llmbook.widgets.base import _needed, _source, bundle
-from llmbook.widgets.live import loaded, without
+from llmbook.widgets.live import loaded
 from llmbook.widgets.network import pack, pieces, scripts
 
 NAMES = re.findall(r"^export (?:async )?(?:const|function) (\w+)", "".join(map(_source, _needed("network"))), re.M)
@@ -63,8 +64,8 @@ def ids_of(name, text=None):
 @pytest.mark.parametrize("off", [[], [[0, 1], [0, 4], [3, 5]]])
 @pytest.mark.parametrize("name", sorted(TEXTS))
 def test_logits_and_attention_are_torch_s(js, name, off):
-    model, ids = loaded(name)[0], ids_of(name)
-    with torch.no_grad(), without(model, off), capture(model) as maps:
+    model, ids = cut(loaded(name)[0], off), ids_of(name)
+    with torch.no_grad(), capture(model) as maps:
         logits = model(torch.tensor([ids]))[0]
     got = js(
         f"(() => {{ const r = f.run(net('{name}'), ids, {{ off }}); const s = f.head(net('{name}'), r.h);"

@@ -111,8 +111,7 @@ function table(text, { tokens, K, V }, set, state) {
       row.classList.toggle("llm-masked", !mask[i]);
       score.show(scores[i]);
       weight.show(weights[i]);
-      heat.style.setProperty("--w", `${(100 * weights[i]).toFixed(2)}%`);
-      heat.classList.toggle("llm-strong", weights[i] > 0.8);
+      heat.style.setProperty("--w", `${(55 * weights[i]).toFixed(2)}%`); // at most so dark that the number can be read on it
       bar.style.width = `${(100 * weights[i]).toFixed(2)}%`;
     });
     outputs.forEach((o, j) => o.show(output[j]));

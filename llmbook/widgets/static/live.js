@@ -7,7 +7,7 @@ const LIVE = {
   en: { load: (name, size) => `Load the model ${name} (${size} MB)`, loading: "Loading", again: "Try again", failed: "It could not be loaded: ",
     note: "It then runs here, in this page: nothing that you type leaves it." },
   zh: { load: (name, size) => `载入模型 ${name}（${size} MB）`, loading: "正在载入", again: "重试", failed: "未能载入：",
-    note: "载入之后，模型就在本页中运行：你输入的内容不会离开这个页面。" },
+    note: "载入之后，模型就在这个页面里运行：你输入的内容不会离开本页。" },
 };
 const SIZE = { "mlm-en": 5.8, "mlm-zh": 5.7, "gpt-en": 5.8, "gpt-zh": 5.8 }; // MB, with its tokenizer
 
