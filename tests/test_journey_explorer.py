@@ -274,7 +274,7 @@ class Page(Driver):
             result = self.root.locator(".llm-result data").last
             if result.count():
                 assert float(result.get_attribute("value")) == pytest.approx(t.number, abs=1e-9)
-        if self.root.locator(".llm-heads").is_visible():
+        if self.root.locator(".llm-choices").is_visible():
             heads = self.root.locator(".llm-headof").evaluate_all("all => all.map((h) => h.ariaPressed)")
             assert heads == [str(j == t.head).lower() for j in range(6)]
 

@@ -303,6 +303,13 @@ def test_no_two_files_of_a_module_define_the_same_name(name):
     assert [name for name, n in Counter(defined).items() if n > 1] == []
 
 
+@pytest.mark.parametrize("path", sorted(STATIC.glob("*.js")), ids=lambda path: path.stem)
+def test_no_module_uses_the_class_of_another_explorer(path):
+    own = {explorer.files for explorer in EXPLORERS.values()} - {path.stem}
+    used = {name for names in re.findall(r'class: "([^"]*)"', path.read_text("utf8")) for name in names.split()}
+    assert used & {f"llm-{name}" for name in own} == set()  # its style sheet would reach in here, where both are on a page
+
+
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     """Small modules that import each other: d from b and c, which both import a."""

@@ -340,7 +340,7 @@ function heads({ text, net, tokens, state, set }) {
     restore.textContent = text.restoreAll(now.off.length);
     restore.setAttribute("aria-disabled", now.off.length === 0);
   };
-  return { node: h("div", { class: "llm-attention" }, h("p", { class: "llm-title" }, text.attention), h("p", { class: "llm-help" }, text.attentionHelp), inputs, place), draw };
+  return { node: h("div", { class: "llm-reads" }, h("p", { class: "llm-title" }, text.attention), h("p", { class: "llm-help" }, text.attentionHelp), inputs, place), draw };
 }
 
 export default { render };

@@ -328,7 +328,7 @@ function matrixView(text, net, go) {
 function headChoice(text, n, go) {
   const pictures = Array.from({ length: n }, () => shadedMatrix(6));
   const buttons = pictures.map((picture, i) => h("button", { type: "button", class: "llm-headof", onclick: () => go({ head: i }) }, h("span", {}, text.nth(i)), picture.node));
-  const node = h("div", { class: "llm-heads", role: "group", "aria-label": text.heads }, ...buttons);
+  const node = h("div", { class: "llm-choices", role: "group", "aria-label": text.heads }, ...buttons);
   const stop = roving(node, [buttons], (_, i) => go({ head: i }));
   const draw = ({ parts }, now) => {
     const top = Math.max(...parts.map(largestShown));

@@ -136,7 +136,7 @@ function sentence(text, { tokens, special }) {
     const node = h("li", { class: special.includes(i) ? "llm-special" : "" }, h("bdi", {}, token), input, label);
     return { node, input, label };
   });
-  const heads = h("li", { class: "llm-heads", "aria-hidden": "true" }, ...["original", "input", "label"].map((row) => h("span", {}, text[row])));
+  const heads = h("li", { class: "llm-names", "aria-hidden": "true" }, ...["original", "input", "label"].map((row) => h("span", {}, text[row])));
   const node = h("div", { class: "llm-sentence" }, said, h("ol", {}, heads, ...columns.map((c) => c.node)), h("p", { class: "llm-legend" }, text.legend));
   const show = (now, { last }) => {
     columns.forEach(({ node, input, label }, i) => {

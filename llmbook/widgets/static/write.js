@@ -464,7 +464,7 @@ function heads({ text, net, label, state, set, redraw }) {
     large(names, skipped + from);
     panel.draw(current, [now.layer, now.head]);
   };
-  return { node: h("div", { class: "llm-attention" }, gone, details), draw };
+  return { node: h("div", { class: "llm-reads" }, gone, details), draw };
 }
 
 export default { render };
