@@ -95,8 +95,9 @@ CONTRAST = """(root) => {
     return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3); };
   const light = (rgb) => rgb.map((x) => x / 255).map((x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4))
     .reduce((sum, x, i) => sum + x * [0.2126, 0.7152, 0.0722][i], 0);
-  const own = (e) => e.checkVisibility() && e.matches(":not(option, title, [aria-disabled=true])")
-    && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+  const written = (e) => e.matches("textarea, select, input[type=number]")
+    || [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+  const own = (e) => e.checkVisibility() && e.matches(":not(option, title, [aria-disabled=true])") && written(e);
   return [...root.querySelectorAll("*")].filter(own).map((e) => {
     const styles = [];
     for (let p = e; p; p = p.parentElement) styles.unshift(getComputedStyle(p));

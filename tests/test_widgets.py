@@ -307,7 +307,7 @@ def test_no_two_files_of_a_module_define_the_same_name(name):
 def test_no_module_uses_the_class_of_another_explorer(path):
     own = {explorer.files for explorer in EXPLORERS.values()} - {path.stem}
     used = {name for names in re.findall(r'class: "([^"]*)"', path.read_text("utf8")) for name in names.split()}
-    assert used & {f"llm-{name}" for name in own} == set()  # its style sheet would reach in here, where both are on a page
+    assert used & {f"llm-{name}" for name in own} == set()  # whose style sheet would reach in here
 
 
 @pytest.fixture

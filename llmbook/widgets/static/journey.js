@@ -420,7 +420,7 @@ function numberView({ text, tokens, net, go }) {
     if (field !== field.getRootNode().activeElement || Number(field.value) !== component) field.value = component;
     meaning.textContent = KEYED.includes(stage.step) ? all.labels[component] : OVER_VOCABULARY.includes(stage.step) ? tokens.label(component) : partOf(stage, component, net);
     value.node.parentNode.hidden = e.kind === "none";
-    if (e.kind === "token") value.node.textContent = String((value.node.value = e.id));
+    if (e.kind === "token") value.node.title = value.node.textContent = value.node.value = String(e.id);
     else value.show(e.value);
     full.textContent = e.kind === "token" ? "" : `${text.full}: ${String(e.value).replace("-", "\u2212")}`;
     const told = TELL[e.kind](text, e, { tokens, all, now, stage, go, row });

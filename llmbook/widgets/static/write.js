@@ -314,10 +314,9 @@ function buttons({ text, root, state, set, step, current }) {
     [next, go].forEach((one) => one.setAttribute("aria-disabled", Boolean(ended)));
     undo.setAttribute("aria-disabled", written.length === 0);
     if (timer !== null && ended) halt();
-    if (timer === null) { // while it writes, a screen reader is told nothing
-      const words = ended === "sep" ? text.sep(written.length) : ended ? text.full(MOST) : text.room(written.length, MOST);
-      if (said.textContent !== words) said.textContent = words;
-    }
+    said.setAttribute("aria-live", timer === null ? "polite" : "off"); // while it writes, a screen reader is told nothing
+    const words = ended === "sep" ? text.sep(written.length) : ended ? text.full(MOST) : text.room(written.length, MOST);
+    if (said.textContent !== words) said.textContent = words;
   };
   return { node, draw, halt };
 }
