@@ -1,10 +1,12 @@
 """The shipped models on the page: unpacked and run in plain JavaScript, they are torch's."""
 
 import base64
+import json
 import re
 
 import pytest
 import torch
+from conftest import ROOT
 from helpers import cut
 
 from llmbook import zoo
@@ -104,3 +106,17 @@ def test_bytes_are_the_same_each_time_and_few():
     for name in zoo.available():
         assert b"".join(pieces(name)) == pack(*zoo.load(name))
         assert 5e6 < sum(len(script) for script in scripts(name)) < 6e6
+
+
+@pytest.mark.parametrize("edition", ["", "zh/"])
+def test_what_the_chapter_shows_is_what_runs(edition):
+    chapter = (ROOT / f"{edition}notebooks/05_3_on_the_page.ipynb").read_text("utf8")
+    prose = "\n".join(
+        "".join(cell["source"]) for cell in json.loads(chapter)["cells"] if cell["cell_type"] == "markdown"
+    )
+    source = re.sub(r"^export ", "", "".join(map(_source, ("forward", "network"))), flags=re.M)
+    shown = re.findall(r"^```js\n(.*?)^```$", prose, re.M | re.S)
+    assert len(shown) == 8
+    for code in shown:
+        assert code in source
+    assert f"{len(pieces('mlm-en'))} " in prose
