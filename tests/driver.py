@@ -66,6 +66,11 @@ def use(root):
     root.page.wait_for_function("(root) => !root.ariaBusy", arg=root.element_handle())
 
 
+def drawn(root):
+    """All that a figure shows, without the mark that the focus leaves on a control."""
+    return root.inner_html().replace(' data-lm-suppress-shortcuts=""', "")
+
+
 # Scripts that run on the page.
 
 # bring each explorer on the screen, so that it is mounted, and load its model if it has one

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
-from driver import MOUNT, use
+from driver import MOUNT, drawn, use
 from test_every_explorer import AXE
 
 from llmbook.widgets import EXPLORERS, FillExplorer
@@ -35,9 +35,9 @@ def test_each_opens_and_answers(visit, site, address, edition):
             assert page.evaluate(AXE) == [], path
             for name in set(names):
                 root = page.locator(f".llm-explorer[data-explorer={name}] > .llm").first
-                before = root.inner_html()
+                before = drawn(root)
                 use(root)
-                assert root.inner_html() != before, (path, name)
+                assert drawn(root) != before, (path, name)
 
 
 @pytest.mark.parametrize("edition", ["en", "zh"])

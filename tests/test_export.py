@@ -8,7 +8,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
-from driver import CONTRAST, MOUNT, use
+from driver import CONTRAST, MOUNT, drawn, use
 from examples import example
 
 from llmbook.widgets import EXPLORERS, AttentionExplorer, BPEExplorer, SoftmaxExplorer, save_html
@@ -41,9 +41,9 @@ def test_all_in_one_file_ask_for_nothing_and_answer(visit, tmp_path, address):
     with visit(f"{address}/all.html", width=390) as page:
         page.evaluate(MOUNT)
         for root in page.locator(".llm").all():
-            before = root.inner_html()
+            before = drawn(root)
             use(root)
-            assert root.inner_html() != before
+            assert drawn(root) != before
         assert page.locator(".llm").count() == len(explorers) and page.locator(".llm-fallback").count() == 0
         assert page.evaluate("document.documentElement.scrollWidth") == 390
         assert page.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)") == []

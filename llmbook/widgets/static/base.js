@@ -236,10 +236,13 @@ export function store(model, names) {
   return { state, set };
 }
 
-/** The root of an explorer. Keys pressed in it stay in it: JupyterLab would take the arrows from a slider, and D, D delete its cell. */
+/**
+ * The root of an explorer. A key pressed in it is for it alone: without the mark that Jupyter knows on what has the focus, it
+ * would take the arrows from a slider, and D, D would delete the cell. Shortcuts with Control and the like go through.
+ */
 export function frame(className, label) {
-  const onkeydown = (event) => { if (!(event.ctrlKey || event.metaKey || event.altKey)) event.stopPropagation(); };
-  return h("div", { class: `llm ${className}`, role: "group", "aria-label": label, onkeydown });
+  const mark = ({ target, ctrlKey, metaKey, altKey }) => target.toggleAttribute("data-lm-suppress-shortcuts", !(ctrlKey || metaKey || altKey));
+  return h("div", { class: `llm ${className}`, role: "group", "aria-label": label, onfocusin: mark, onkeydown: mark, onkeyup: mark });
 }
 
 /**
