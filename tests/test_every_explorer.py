@@ -5,7 +5,7 @@ from itertools import cycle, islice
 import pytest
 import traitlets as t
 from axe_playwright_python.base import AXE_SCRIPT
-from driver import CONTRAST, MOUNT, RENDER, displayed, state, use
+from driver import CONTRAST, MOUNT, RENDER, displayed, drawn, state, use
 from examples import example
 from ipywidgets import FloatSlider, HBox, link
 
@@ -118,7 +118,13 @@ def test_it_can_be_read_by_all_on_large_screens_and_small(visit, stage, edition,
                 assert min(root.evaluate(SIZES)) >= [11], (kind(explorer), width)
 
 
-SHOWN = "() => [...document.querySelectorAll('.llm')].map((root) => root.innerHTML)"
+# which explorers show something else than the last time
+CHANGED = """() => {
+  const drawn = (root) => root.innerHTML.replaceAll(' data-lm-suppress-shortcuts=""', "");
+  const before = window.before ?? [], after = [...document.querySelectorAll(".llm")].map(drawn);
+  window.before = after;
+  return [...after.keys()].filter((i) => after[i] !== before[i]);
+}"""
 
 
 def test_twenty_on_a_page_answer_each_for_itself(visit, stage):
@@ -126,12 +132,10 @@ def test_twenty_on_a_page_answer_each_for_itself(visit, stage):
     with visit(stage(*explorers)) as page:
         page.evaluate(MOUNT)
         assert page.locator(".llm").count() == len(explorers)
-        before = page.evaluate(SHOWN)
+        page.evaluate(CHANGED)
         for i in reversed(range(len(explorers))):
             use(page.locator(".llm").nth(i))
-            after = page.evaluate(SHOWN)
-            assert [j for j, (a, b) in enumerate(zip(before, after, strict=True)) if a != b] == [i], kind(explorers[i])
-            before = after
+            assert page.evaluate(CHANGED) == [i], kind(explorers[i])
 
 
 # --- in a browser: each alone
@@ -169,7 +173,7 @@ def test_two_hundred_cycles_leave_nothing_behind(visit, stage, name):
             nodes = devtools.send("Memory.getDOMCounters")
             held.append([devtools.send("Runtime.getHeapUsage")["usedSize"], nodes["nodes"], nodes["jsEventListeners"]])
         more = [after - before for before, after in zip(*held, strict=True)]
-        assert more[0] < 400_000 and more[1:] == [0, 0]  # a figure that stayed would be 10 kB and more a cycle
+        assert more[0] < 400_000 and max(more[1:]) <= 0  # a figure that stayed would be 10 kB and more a cycle
 
 
 # the visible controls, and at which of them the focus is
@@ -210,12 +214,12 @@ def test_the_keyboard_reaches_every_control_in_order(visit, stage, name):
             assert outline not in (False, "none")
             reached.append(at)
         assert reached == stops
-        page.evaluate(
-            "() => { window.heard = []; document.addEventListener('keydown', ({ key }) => heard.push(key)); }"
-        )
-        page.keyboard.press("F2")
-        page.keyboard.press("Control+F9")
-        assert page.evaluate("heard") == ["Control", "F9"]  # else JupyterLab would take arrows, and letters as commands
+        marked = "document.activeElement.hasAttribute('data-lm-suppress-shortcuts')"
+        assert page.evaluate(marked)  # else Jupyter would take arrows, and letters as commands
+        page.keyboard.down("Control")
+        assert not page.evaluate(marked)
+        page.keyboard.up("Control")
+        assert page.evaluate(marked)
         page.keyboard.press("Tab")
         assert page.evaluate(FOCUS)[0] == -1  # and out again
         assert page.evaluate(UNREACHED) == []
@@ -234,9 +238,9 @@ def taps(page, control):
     """Whether a tap on a control, left of its middle or right of it, changes the figure."""
     for place in (0.2, 0.8):
         control.scroll_into_view_if_needed()
-        before, box = page.locator(".llm").inner_html(), control.bounding_box()
+        before, box = drawn(page.locator(".llm")), control.bounding_box()
         page.touchscreen.tap(box["x"] + place * box["width"], box["y"] + box["height"] / 2)
         page.wait_for_timeout(50)  # a model answers a little later
-        if page.locator(".llm").inner_html() != before:
+        if drawn(page.locator(".llm")) != before:
             return True
     return False
