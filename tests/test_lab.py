@@ -173,6 +173,7 @@ def test_every_explorer_and_the_kernel_speak_to_each_other(lab, chromium):
     tau, readout = boxed.get_by_role("spinbutton", name="temperature τ"), boxed.locator(".widget-readout")
     readout.wait_for()
     assert (tau.input_value(), readout.inner_text()) == ("2", "2.00")
+    assert boxed.locator(".llm").bounding_box()["width"] > 500  # it takes what the slider leaves
     tau.fill("3.5")
     boxed.locator(".widget-readout", has_text="3.50").wait_for()
     boxed.locator(".noUi-handle").press("ArrowRight")
