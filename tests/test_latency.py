@@ -1,0 +1,36 @@
+"""The page on the explorers says what was measured."""
+
+import json
+import re
+
+import pytest
+from conftest import ROOT
+
+STUDY = json.loads((ROOT / "llmbook/studies/latency.json").read_text("utf8"))
+ROWS = [
+    ("a", "AttentionExplorer, 16 keys: slider q1"),
+    ("b", "HeadsExplorer, 16 tokens x 12 heads x 4 layers, matrix: another head"),
+    ("b", "HeadsExplorer, 64 tokens x 12 heads x 1 layers, matrix: another head"),
+    ("c", "FillExplorer: Sentence"),
+    ("d", "JupyterLab, AttentionExplorer, 16 keys: slider q1"),
+    ("d", "JupyterLab, interact and matplotlib, 16 keys: slider q1"),
+]
+
+
+@pytest.mark.parametrize("edition", ["", "zh/"])
+def test_the_page_has_the_numbers_of_the_study(edition):
+    page = (ROOT / f"{edition}book/explorers.md").read_text("utf8")
+    measured = [next(row["dom_ms"] for row in STUDY[part] if row["what"] == what) for part, what in ROWS]
+    told = re.findall(r"\| (\d+\.\d) \| (\d+\.\d) \|$", page, re.M)
+    assert told == [(f"{x['median']:.1f}", f"{x['p95']:.1f}") for x in measured]
+
+
+@pytest.mark.parametrize("edition", ["", "zh/"])
+def test_the_page_has_the_sizes_of_the_study(edition):
+    page = (ROOT / f"{edition}book/explorers.md").read_text("utf8")
+    sizes = {True: [], False: []}  # of explorers with a model, and of those without
+    for row in STUDY["c"]:
+        parts = row["bytes"]
+        sizes["scripts" in parts].append((parts["module"]["gzip"] + parts["style"]["gzip"]) / 1000)
+    told = [(int(a), int(b)) for a, b in re.findall(r"(\d+) (?:to|到) (\d+) KB", page)]
+    assert told == [(round(min(found)), round(max(found))) for found in (sizes[False], sizes[True])]
