@@ -39,8 +39,8 @@ NOTES = {
     "each of the first inputs changed the DOM during its dispatch, and nothing later, the end of the dispatch is taken",
     "inputs": "dispatched by a script, n after 20 to warm up (10 for interact), in headless Chromium without a GPU, "
     "1280 x 900; the clock has steps of 5 µs, in JupyterLab of 100 µs",
-    "load": "the machine's load average over the last minute at the end of a row, our own browser included; of several "
-    "runs the row with the least load is kept, whatever its times",
+    "load": "the machine's load average over the last minute at the end of a row, our own browser included; a run "
+    "with --calmer keeps, whatever the times, rows that are there from when it was less",
     "load_ms": "from asking for a page to the frame with its figure, a new page each time; all that it asks for is "
     "answered from memory, so that a network would add to it",
     "page": "explorers: the one file of save_html, with every request to another address refused",
