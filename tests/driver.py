@@ -130,6 +130,19 @@ RENDER = """async ([name, state]) => {
     kernel: (changes) => { Object.assign(state, changes); emit(); } };
 }"""
 
+# let a model of RENDER tell events apart, and ask a kernel, `ask`, for pieces
+KERNEL = """() => {
+  const custom = new Set(), { model, listeners } = stage;
+  model.on = (event, f) => (event === "change" ? listeners : custom).add(f);
+  model.off = (event, f) => (event === "change" ? listeners : custom).delete(f);
+  model.send = async (content) => {
+    const [message, text] = await ask(content);
+    const buffers = text === null ? [] : [new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer)];
+    [...custom].forEach((f) => f(message, buffers));
+  };
+  stage.custom = custom;
+}"""
+
 # mount it 50 times, click once, remove it: the listeners and elements that are left
 LEFT = """(selector) => {
   const added = [], add = EventTarget.prototype.addEventListener;

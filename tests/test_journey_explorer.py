@@ -7,7 +7,7 @@ import re
 
 import pytest
 import torch
-from driver import CONTRAST, MOUNT, RENDER, Driver, displayed, state
+from driver import CONTRAST, KERNEL, MOUNT, RENDER, Driver, displayed, state
 from test_page_network import add
 from traitlets import TraitError
 
@@ -445,17 +445,3 @@ def test_it_speaks_with_a_kernel_and_leads_every_number_back_to_the_ids(visit, s
         page.evaluate("stage.remove()")
         left = page.evaluate("[stage.listeners.size, stage.custom.size, stage.el.childNodes.length]")
         assert left == [0, 0, 0]
-
-
-# let a model of RENDER tell events apart, and ask a kernel, `ask`, for pieces
-KERNEL = """() => {
-  const custom = new Set(), { model, listeners } = stage;
-  model.on = (event, f) => (event === "change" ? listeners : custom).add(f);
-  model.off = (event, f) => (event === "change" ? listeners : custom).delete(f);
-  model.send = async (content) => {
-    const [message, text] = await ask(content);
-    const buffers = text === null ? [] : [new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer)];
-    [...custom].forEach((f) => f(message, buffers));
-  };
-  stage.custom = custom;
-}"""

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from driver import CONTRAST, LEFT, RENDER, Driver, displayed, state
+from driver import CONTRAST, KERNEL, LEFT, RENDER, Driver, displayed, state
 from traitlets import TraitError
 
 import llmbook
@@ -195,19 +195,6 @@ CHIPS = """(root) => [...root.querySelectorAll(".llm-text .llm-chip")].map((chip
   const [p, rank] = root.querySelectorAll(".llm-readout-line data");
   return [chip.textContent, p ? Number(p.value) : null, rank ? Number(rank.value) : null];
 })"""
-
-# let a model of RENDER tell events apart, and ask a kernel, `ask`, for pieces
-KERNEL = """() => {
-  const custom = new Set(), { model, listeners } = stage;
-  model.on = (event, f) => (event === "change" ? listeners : custom).add(f);
-  model.off = (event, f) => (event === "change" ? listeners : custom).delete(f);
-  model.send = async (content) => {
-    const [message, text] = await ask(content);
-    const buffers = text === null ? [] : [new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer)];
-    [...custom].forEach((f) => f(message, buffers));
-  };
-  stage.custom = custom;
-}"""
 
 
 class Page(Driver):

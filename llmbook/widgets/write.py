@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -16,11 +15,10 @@ from ..checks import check_sizes
 from ..generate import next_distribution
 from ..text import CLS, SEP, encode
 from .base import _uniform, table
-from .live import LiveExplorer, loaded, without
+from .live import LiveExplorer, Text, loaded, without
 from .tokenizers import label
 
-LONGEST = 10_000  # characters of a text; the module has the same numbers
-MOST = 64  # tokens written
+MOST = 64  # tokens written; the module has the same numbers
 HOTTEST = 2  # temperature
 SEED_LIMIT = 2**31
 TOP = 12  # tokens that the table names
@@ -79,7 +77,7 @@ class WriteExplorer(LiveExplorer):
              "query")  # fmt: skip
     kind = "CausalLM"
 
-    text = t.Unicode("").tag(sync=True)
+    text = Text("").tag(sync=True)
     written = t.List(t.Int(), []).tag(sync=True)
     temperature = t.Float(1.0).tag(sync=True)
     top_k = t.Int(None, allow_none=True).tag(sync=True)
@@ -93,12 +91,6 @@ class WriteExplorer(LiveExplorer):
 
     def __init__(self, model: str = "gpt-en", text: str | None = None, **kwargs: Any) -> None:
         super().__init__(model, **({"text": FIRST.get(model, "") if text is None else text} | kwargs))
-
-    @t.validate("text")
-    def _readable(self, proposal: Any) -> str:
-        if (n := len(proposal["value"])) > LONGEST:
-            raise t.TraitError(f"text: expected at most {LONGEST} characters, got {n}")
-        return re.sub("[\ud800-\udfff]", "\ufffd", proposal["value"])
 
     @t.validate("written")
     def _tokens(self, proposal: Any) -> list[int]:
