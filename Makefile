@@ -2,6 +2,7 @@
 BIN  := .venv/bin
 PORT ?= 8000
 NB   ?=
+WORKERS ?= 2
 
 .PHONY: help serve book lab test bench lint parity sync execute browser clean
 help:            ## this list
@@ -19,8 +20,8 @@ book: .venv/.ready    ## build both editions into _build/site
 lab: .venv/.ready     ## open JupyterLab on the notebooks
 	@$(BIN)/jupyter lab notebooks
 
-test: lint parity browser   ## every test, from bare
-	@$(BIN)/python -m pytest
+test: lint parity browser   ## every test, from bare, two files at a time (WORKERS=2)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 bench: .venv/.ready   ## how fast the package is beside torch's layers and Hugging Face's models
 	@$(BIN)/python tools/bench.py

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 import website
@@ -138,7 +139,7 @@ def test_without_scripts_every_explorer_leaves_a_table(visit, http):
 
 def copy_of_the_book(folder):
     """Everything that the site is built from."""
-    ignore = shutil.ignore_patterns(".git", ".venv", "_build", "__pycache__", ".*_cache")
+    ignore = shutil.ignore_patterns(".git", ".venv", "_build", "__pycache__", ".*_cache", ".hypothesis")
     return shutil.copytree(ROOT, folder / "copy", ignore=ignore)
 
 
@@ -173,6 +174,9 @@ def test_jupyter_book_alone_builds_an_edition_with_a_working_switch(tmp_path, fo
     href = re.search(r'language-switch" href="([^"]+)"', page.read_text("utf8"))[1]
     other = "zh/_build/html" if folder == "." else "_build/html"
     assert (page.parent / href).resolve() == copy.resolve() / other / f"{CHAPTER}.html"
+    ours = re.findall(r'"([^"]+/(?:explorers|loader|book)\.(?:css|js))\?v=(\w+)"', page.read_text("utf8"))
+    assert len(ours) == 4  # under their checksums, so that no browser shows what an earlier site had
+    assert all(int(checksum, 16) == crc32((page.parent / file).read_bytes()) for file, checksum in ours)
 
 
 def test_a_build_that_failed_fails_again_until_it_is_mended(tmp_path):

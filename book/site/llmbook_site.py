@@ -100,9 +100,9 @@ def drop_thebe(app: Sphinx, pagename: str, template: str, context: dict[str, Any
         context[files] = [asset for asset in context[files] if wanted(asset)]
 
 
-def write_assets(app: Sphinx, exception: Exception | None) -> None:
-    """The files that pages load besides Sphinx's own."""
-    if exception or app.builder.format != "html":
+def write_assets(app: Sphinx) -> None:
+    """The files that pages load besides Sphinx's own; before the pages, which name some of them by their checksums."""
+    if app.builder.format != "html":
         return
     static = Path(app.outdir) / "_static"
     names = [explorer.files for explorer in EXPLORERS.values()]
@@ -184,7 +184,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", configure, priority=10)
     app.connect("html-page-context", link_edition, priority=10)
     app.connect("html-page-context", drop_thebe, priority=900)
-    app.connect("build-finished", write_assets)
+    app.connect("builder-inited", write_assets)
     app.connect("build-finished", remove_stale_pages)
     app.add_directive("explorer", ExplorerDirective)
     app.add_css_file("explorers/explorers.css")
