@@ -4,6 +4,8 @@ import json
 import re
 from typing import ClassVar
 
+import torch
+
 
 def state(shown):
     """The state that an explorer's HTML holds."""
@@ -64,6 +66,16 @@ def use(root):
     control.press(keys.get(kind, "Enter"))
     answer.evaluate("async ({ key }) => { await key; }")
     root.page.wait_for_function("(root) => !root.ariaBusy", arg=root.element_handle())
+
+
+def shades(paths, shape, size=1):
+    """The numbers, a matrix of that shape, that the shades of a drawing stand for; its cells are `size` wide."""
+    found = torch.zeros(shape, dtype=torch.float64)
+    of = "all => all.map((path) => [path.getAttribute('d') ?? '', Number(path.getAttribute('fill-opacity'))])"
+    for path, shade in paths.evaluate_all(of):
+        for j, i in re.findall(rf"M(\d+) (\d+)h{size}v{size}h-{size}z", path):
+            found[int(i) // size, int(j) // size] = shade
+    return found
 
 
 def drawn(root):

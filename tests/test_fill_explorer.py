@@ -250,7 +250,7 @@ class Page(Driver):
         assert cut == [6 * layer + head for layer, head in off]
         panel = self.root.locator(".llm-panel")
         if self.twin.view == "matrix":
-            rows = panel.locator("[role=grid] > [role=row]").evaluate_all("all => all.slice(1).map((r) => r.className)")
+            rows = panel.locator("[role=rowgroup] > [role=row]").evaluate_all("all => all.map((r) => r.className)")
         else:
             rows = panel.locator("button.llm-token").evaluate_all("all => all.map((r) => r.className)")
         assert [i for i, name in enumerate(rows) if "llm-chosen" in name] == ([] if query is None else [query])

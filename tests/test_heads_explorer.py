@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from driver import CONTRAST, LEFT, RENDER, Driver, displayed, state
+from driver import CONTRAST, LEFT, RENDER, Driver, displayed, shades, state
 from traitlets import TraitError
 
 import llmbook
@@ -250,8 +250,13 @@ class Page(Driver):
         grid, picture = panel.get_by_role("grid"), panel.get_by_role("img")
         assert (grid.is_visible(), picture.is_visible()) == (t.view == "matrix", t.view == "lines")
         if t.view == "matrix":
-            drawn = grid.locator(".llm-heat").evaluate_all("all => all.map((c) => c.style.getPropertyValue('--w'))")
-            assert [float(w[:-1]) / 100 for w in drawn] == pytest.approx(map.flatten().tolist(), abs=1e-9)
+            said = grid.locator(".llm-heat").evaluate_all(
+                "all => all.map((c) => Number(c.ariaLabel.split(': ').at(-1)))"
+            )
+            assert said == pytest.approx(map.flatten().tolist(), abs=5.01e-4)
+            assert (shades(grid.locator("path"), map.shape) - map).abs().max() <= 0.0101
+            own = shades(grid.locator("svg > path"), map.shape).any(-1).tolist()  # drawn apart: the chosen one
+            assert own == [i == t.query for i in range(len(t.tokens))]
             marked = grid.locator("[role=row]:has(.llm-heat)").evaluate_all(CHOSEN)
         else:
             drawn = picture.locator("line").evaluate_all("all => all.map((c) => c.getAttribute('stroke-opacity'))")
@@ -379,12 +384,7 @@ def test_small_maps_have_the_pattern_of_their_head(visit, stage):
         driver = Page(page)
         for layer, heads in enumerate(weights()):
             for head, map in enumerate(heads):
-                paths = driver.small(layer, head).locator("path")
-                drawn = torch.zeros_like(map)
-                shades = "all => all.map((p) => [p.getAttribute('d'), Number(p.getAttribute('fill-opacity'))])"
-                for path, shade in paths.evaluate_all(shades):
-                    for j, i in re.findall(r"M(\d+) (\d+)", path):
-                        drawn[int(i), int(j)] = shade
+                drawn = shades(driver.small(layer, head).locator("path"), map.shape)
                 assert (drawn - map).abs().max() <= 0.051
 
 

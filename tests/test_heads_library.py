@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from driver import LEFT, RENDER, Driver, state
+from driver import LEFT, RENDER, Driver, shades, state
 from helpers import ids_of
 from torch import nn
 from traitlets import TraitError
@@ -194,21 +194,20 @@ class Page(Driver):
 
     def drawn(self, k, shape, size=1):
         """The weights that a small map shows, which has blocks of that size; a row of blocks a row."""
-        found = torch.zeros(shape, dtype=torch.float64)
-        for path, shade in self.small(k).locator("path").evaluate_all(SHADES):
-            for j, i in re.findall(rf"M(\d+) (\d+)h{size}v{size}h-{size}z", path):
-                found[int(i) // size, int(j) // size] = shade
-        return found
+        return shades(self.small(k).locator("path"), shape, size)
 
     def said(self):
         return self.cells.evaluate_all("all => all.map((cell) => cell.ariaLabel)")
 
+    def shades_are_behind_the_cells(self):
+        box = "(e) => { const { x, y, right, bottom } = e.getBoundingClientRect(); return [x, y, right, bottom]; }"
+        first, last = (cell.evaluate(box) for cell in (self.cells.first, self.cells.last))
+        picture = self.panel.locator("[role=rowgroup] svg").evaluate(box)
+        assert picture == pytest.approx([*first[:2], *last[2:]], abs=0.1)
+
     def lines(self):
         strokes = "all => all.map((line) => Number(line.getAttribute('stroke-opacity')))"
         return self.panel.locator("line").evaluate_all(strokes)
-
-
-SHADES = "all => all.map((path) => [path.getAttribute('d'), Number(path.getAttribute('fill-opacity'))])"
 
 
 def spoken(map, queries, keys):
@@ -231,6 +230,8 @@ def test_cross_attention_has_other_keys_than_queries(visit, stage, view):
             assert shown.panel.locator("[role=columnheader] bdi").all_inner_texts() == KEYS
             assert shown.panel.locator("[role=rowheader] bdi").all_inner_texts() == QUERIES
             assert shown.said() == spoken(maps[0, 0], QUERIES, KEYS)
+            assert (shades(shown.panel.locator("path"), (T, T_K)) - maps[0, 0]).abs().max() <= 0.0101
+            shown.shades_are_behind_the_cells()
             shown.cells.nth(1 * T_K + 6).click()
         else:
             assert shown.panel.locator("button.llm-token").all_inner_texts() == QUERIES
@@ -303,6 +304,8 @@ def test_as_much_as_it_takes_of_everything(visit, stage, width, view):
             assert shown.said() == spoken(map, many.tokens, many.tokens)
             room = shown.panel.locator(".llm-scroll").evaluate("box => box.clientWidth - box.scrollWidth")
             assert room == 0 or width == 390  # a wide page shows all columns at once
+            assert (shades(shown.panel.locator("path"), (64, 64)) - map).abs().max() <= 0.0101
+            shown.shades_are_behind_the_cells()
         else:
             assert shown.lines() == pytest.approx(map.flatten().tolist())
         assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -384,10 +384,10 @@ def test_heads_are_cut_and_their_maps_are_the_model_s(visit, stage):
         assert driver.root.locator(".llm-small.llm-cut").count() == 2
         n = len(twin.ids)
         weights = driver.root.locator(".llm-heat:not(.llm-masked)").evaluate_all(
-            "all => all.map((c) => parseFloat(c.style.getPropertyValue('--w')))"
+            "all => all.map((c) => Number(c.ariaLabel.split(': ').at(-1)))"
         )
-        expected = [100 * twin.attention[0, 5, i, j] for i in range(n) for j in range(i + 1)]
-        assert weights == pytest.approx(expected, abs=0.06)
+        expected = [twin.attention[0, 5, i, j] for i in range(n) for j in range(i + 1)]
+        assert weights == pytest.approx(expected, abs=6e-4)
         driver.button("lines").click()
         driver.root.locator(".llm-text .llm-chip").nth(3).click()
         driver.agrees(view="lines", query=3)

@@ -22,21 +22,23 @@ export const dot = (u, v) => u.reduce((sum, x, j) => sum + x * v[j], 0);
 
 /**
  * x W^T + b for each row x, with W (out, in) and b (out) as in torch.nn.Linear. Here a model spends its time, so four rows
- * go through the weights together: each weight is then read once for the four. (Too few rows: the last goes more than once.)
+ * go through two rows of W together: what is read once serves several products. (Too few rows: the last goes more than once.)
  */
 export function linear(xs, weight, bias) {
   const ys = xs.map(() => new Array(weight.length).fill(0));
   for (let t = 0; t < xs.length; t += 4) {
     const rows = [0, 1, 2, 3].map((i) => Math.min(t + i, xs.length - 1));
     const [a, b, c, d] = rows.map((i) => xs[i]), [ya, yb, yc, yd] = rows.map((i) => ys[i]);
-    for (let i = 0; i < weight.length; i++) {
-      const w = weight[i];
-      let p = 0, q = 0, r = 0, s = 0;
-      for (let k = 0; k < w.length; k++) {
-        const x = w[k];
-        p += x * a[k]; q += x * b[k]; r += x * c[k]; s += x * d[k];
+    for (let i = 0; i < weight.length; i += 2) {
+      const j = Math.min(i + 1, weight.length - 1), u = weight[i], v = weight[j];
+      let ua = 0, ub = 0, uc = 0, ud = 0, va = 0, vb = 0, vc = 0, vd = 0;
+      for (let k = 0; k < u.length; k++) {
+        const x = u[k], y = v[k], ak = a[k], bk = b[k], ck = c[k], dk = d[k];
+        ua += x * ak; ub += x * bk; uc += x * ck; ud += x * dk;
+        va += y * ak; vb += y * bk; vc += y * ck; vd += y * dk;
       }
-      ya[i] = p + bias[i]; yb[i] = q + bias[i]; yc[i] = r + bias[i]; yd[i] = s + bias[i];
+      ya[i] = ua + bias[i]; yb[i] = ub + bias[i]; yc[i] = uc + bias[i]; yd[i] = ud + bias[i];
+      ya[j] = va + bias[j]; yb[j] = vb + bias[j]; yc[j] = vc + bias[j]; yd[j] = vd + bias[j];
     }
   }
   return ys;
@@ -49,7 +51,7 @@ export function split(a, n) {
 }
 
 /** Matrices with as many rows each, side by side. */
-export const concatenate = (parts) => parts[0].map((_, i) => parts.flatMap((part) => part[i]));
+export const concatenate = (parts) => parts[0].map((_, i) => [].concat(...parts.map((part) => part[i])));
 
 /** Mean and variance (divided by d) of a vector (d). */
 export function moments(x) {

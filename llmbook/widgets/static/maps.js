@@ -32,9 +32,10 @@ export const MAP_TEXT = {
   },
 };
 const MAP_SHADES = 10; // of a cell in a small map
+const LARGE_SHADES = 50; // and in a large one
 const MOST_BLOCKS = 32; // of a small map, along either side
 const MOST_LARGE = 32; // tokens that are written in the usual size beside a matrix
-const MAP_STEPS = 1000; // of a cell in a large one: weights that are the same to three decimals look the same
+const MAP_STEPS = 1000; // weights that are the same to three decimals have one name
 const TOP_KEYS = 3; // keys that are named
 const LEAST_SHOWN = 0.005; // weight that is written beside a key
 
@@ -122,19 +123,27 @@ function coarser(map, size) {
   });
 }
 
-/** One head in small: its cells as a path a shade, and what a causal mask hides as one more. */
+/** Cells of weights, `size` wide and high, a path for each of so many shades: thousands are drawn at once. */
+function shadedCells(steps) {
+  const paths = Array.from({ length: steps }, (_, k) => s("path", { "fill-opacity": (k + 1) / steps }));
+  const draw = (map, size = 1) => {
+    const shades = Array.from({ length: steps + 1 }, () => []);
+    map.forEach((row, i) => row.forEach((w, j) => shades[Math.round(w * steps)].push(`M${size * j} ${size * i}h${size}v${size}h-${size}z`)));
+    paths.forEach((path, k) => path.setAttribute("d", shades[k + 1].join("")));
+  };
+  return { paths, draw };
+}
+
+/** One head in small, and what a causal mask hides in it. */
 function smallMap(causal) {
-  const paths = Array.from({ length: MAP_SHADES }, (_, k) => s("path", { "fill-opacity": (k + 1) / MAP_SHADES }));
-  const hidden = s("path", { class: "llm-masked" });
-  const node = s("svg", { "aria-hidden": "true" }, ...(causal ? [hidden] : []), ...paths);
+  const cells = shadedCells(MAP_SHADES), hidden = s("path", { class: "llm-masked" });
+  const node = s("svg", { "aria-hidden": "true" }, ...(causal ? [hidden] : []), ...cells.paths);
   let drawn;
   const draw = (map) => {
     if (map === drawn) return;
     drawn = map;
     const [rows, columns, size] = [map.length, map[0].length, Math.ceil(Math.max(map.length, map[0].length) / MOST_BLOCKS)];
-    const shades = Array.from({ length: MAP_SHADES + 1 }, () => []);
-    coarser(map, size).forEach((row, i) => row.forEach((w, j) => shades[Math.round(w * MAP_SHADES)].push(`M${size * j} ${size * i}h${size}v${size}h-${size}z`)));
-    paths.forEach((path, k) => path.setAttribute("d", shades[k + 1].join("")));
+    cells.draw(coarser(map, size), size);
     node.setAttribute("viewBox", `0 0 ${columns} ${rows}`);
     hidden.setAttribute("d", `M1 0${"v1h1".repeat(rows - 1)}V0z`);
   };
@@ -185,7 +194,10 @@ function mostAttended(text, named, row, query) {
   return top.length ? text.most(name, top.map((j) => text.weigh(text.quote(named.keys[j]), format(row[j])))) : text.nowhere(name);
 }
 
-/** The weights as shaded cells; the one under pointer or focus is told in numbers. A click chooses its query. */
+/**
+ * The weights as cells, with their shades behind them; the one under pointer or focus is told in numbers. A click chooses its
+ * query. The row of the chosen query is drawn apart from the rest, which stands back.
+ */
 function matrixView({ text, tokens, keys, named, readout, choose, point, causal }) {
   let map, query, at = []; // what is drawn, and the cell pointed at
   const masked = (i, j) => causal && j > i;
@@ -194,7 +206,9 @@ function matrixView({ text, tokens, keys, named, readout, choose, point, causal 
   const cells = tokens.map((_, i) => keys.map((_, j) => cell(i, j)));
   const columns = keys.map((token) => h("span", { role: "columnheader", title: token }, h("bdi", {}, token)));
   const heads = tokens.map((token, i) => h("span", { role: "rowheader", title: token, onclick: () => choose(i) }, h("bdi", {}, token)));
-  const { node, rows } = grid("", columns, heads, cells);
+  const { node, rows } = grid("", columns, heads, cells), [rest, own] = [shadedCells(LARGE_SHADES), shadedCells(LARGE_SHADES)];
+  const behind = s("g", {}, ...rest.paths), viewBox = `0 0 ${keys.length} ${tokens.length}`;
+  node.append(h("div", { role: "rowgroup" }, s("svg", { viewBox, preserveAspectRatio: "none", "aria-hidden": "true" }, behind, ...own.paths), ...rows));
   node.classList.toggle("llm-dense", Math.max(tokens.length, keys.length) > MOST_LARGE);
   node.style.setProperty("--columns", keys.length);
   node.style.setProperty("--label", `${Math.min(7, Math.max(...tokens.map(emWidth)) + 0.6)}em`);
@@ -208,18 +222,23 @@ function matrixView({ text, tokens, keys, named, readout, choose, point, causal 
     cells[i]?.[j].classList.add("llm-pointed");
     readout.textContent = i === undefined ? "" : say(i, j);
   };
-  const written = cells.map((row) => row.map(() => -1)); // what each cell shows, in steps
+  const written = cells.map((row) => row.map(() => -1)); // what the name of each cell says, in steps
   const draw = (weights, chosen, head) => {
+    if (map !== weights || query !== chosen) {
+      const only = (mine) => weights.map((row, i) => ((i === chosen) === mine ? row : []));
+      rest.draw(only(false));
+      own.draw(only(true));
+    }
     [map, query] = [weights, chosen];
     node.setAttribute("aria-label", text.matrixAlt(head));
-    cells.forEach((row, i) => row.forEach((shade, j) => {
+    cells.forEach((row, i) => row.forEach((one, j) => {
       const step = Math.round(MAP_STEPS * map[i][j]);
       if (step === written[i][j]) return;
       written[i][j] = step;
-      shade.style.setProperty("--w", `${(100 * step) / MAP_STEPS}%`);
-      shade.setAttribute("aria-label", say(i, j));
+      one.setAttribute("aria-label", say(i, j));
     }));
-    rows.forEach((row, i) => standOut(row, i, query));
+    behind.classList.toggle("llm-faded", query !== null);
+    rows.forEach((row, i) => row.classList.toggle("llm-chosen", i === query));
     show(...at);
   };
   return { node: h("div", { class: "llm-scroll" }, node), draw, point: show };
