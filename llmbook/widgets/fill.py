@@ -15,7 +15,7 @@ from ..capture import capture
 from ..checks import check_sizes
 from ..text import CLS, MASK, SEP, SPECIAL, encode
 from .base import table
-from .live import LiveExplorer, Text, loaded, without
+from .live import CuttingExplorer, Text, _within, loaded, without
 from .tokenizers import label
 
 FIRST: dict[str, dict[str, Any]] = {  # what is shown unless a text is given; the first example of the module
@@ -38,7 +38,7 @@ class Prediction(NamedTuple):
     likeliest: list[tuple[str, float]]
 
 
-class FillExplorer(LiveExplorer):
+class FillExplorer(CuttingExplorer):
     """A shipped masked language model on the page: click a token to hide it, and see what the model puts in its place.
 
     The text becomes ``[CLS] … [SEP]``, as many tokens as the model can read; the rest is not read. Hidden tokens become
@@ -71,10 +71,6 @@ class FillExplorer(LiveExplorer):
 
     text = Text("").tag(sync=True)
     masked = t.List(t.Int(), []).tag(sync=True)
-    off = t.List(t.Tuple(t.Int(), t.Int()), []).tag(sync=True)
-    layer = t.Int(0).tag(sync=True)
-    head = t.Int(0).tag(sync=True)
-    view = t.Enum(["matrix", "lines"], "matrix").tag(sync=True)
     query = t.Int(None, allow_none=True).tag(sync=True)
 
     def __init__(self, model: str = "mlm-en", text: str | None = None, masked: Any = None, **kwargs: Any) -> None:
@@ -86,22 +82,10 @@ class FillExplorer(LiveExplorer):
     def _there(self, proposal: Any) -> Any:
         name, value, row = proposal["trait"].name, proposal["value"], self._row()
         if name == "query":
-            return None if value is None else _place("query", value, len(row))
+            return None if value is None else _within("query", value, 0, len(row))
         for i in value:
-            if row[_place("masked", i, len(row))] < len(SPECIAL):
+            if row[_within("masked", i, 0, len(row))] < len(SPECIAL):
                 raise t.TraitError(f"masked: expected numbers of ordinary tokens, got {i}, which is {self.tokens[i]}")
-        return sorted(set(value))
-
-    @t.validate("off", "layer", "head")
-    def _heads(self, proposal: Any) -> Any:
-        self._shipped({"value": self.model})
-        name, value, config = proposal["trait"].name, proposal["value"], loaded(self.model)[0].config
-        limits = {"layer": config.n_layers, "head": config.n_heads}
-        if name != "off":
-            return _place(name, value, limits[name])
-        for place in value:
-            for number, limit in zip(place, limits.values(), strict=True):
-                _place("off", number, limit)
         return sorted(set(value))
 
     @t.observe("model", "text")
@@ -188,9 +172,3 @@ def _read(model: str, text: str) -> tuple[int, ...]:
     """The ids that a model reads of a text ``(T,)``."""
     network, tokenizer = loaded(model)
     return (CLS, *encode(tokenizer, text)[: network.config.max_len - 2], SEP)
-
-
-def _place(name: str, number: int, limit: int) -> int:
-    if isinstance(number, bool) or not 0 <= number < limit:
-        raise t.TraitError(f"{name}: expected whole numbers from 0 to {limit - 1}, got {number!r}")
-    return number

@@ -53,6 +53,38 @@ class LiveExplorer(Explorer):
         return scripts(self.model)
 
 
+class CuttingExplorer(LiveExplorer):
+    """Base of live explorers that show the heads of their model, and cut them."""
+
+    off = t.List(t.Tuple(t.Int(), t.Int()), []).tag(sync=True)
+    layer = t.Int(0).tag(sync=True)
+    head = t.Int(0).tag(sync=True)
+    view = t.Enum(["matrix", "lines"], "matrix").tag(sync=True)
+
+    @t.validate("layer", "head")
+    def _which(self, proposal: Any) -> int:
+        name = proposal["trait"].name
+        return _within(name, proposal["value"], 0, self._limit(f"n_{name}s"))
+
+    @t.validate("off")
+    def _cut(self, proposal: Any) -> list[tuple[int, int]]:
+        for layer, head in proposal["value"]:
+            _within("off", layer, 0, self._limit("n_layers"))
+            _within("off", head, 0, self._limit("n_heads"))
+        return sorted(set(proposal["value"]))
+
+    def _limit(self, name: str) -> int:
+        """A number of the model's configuration."""
+        self._shipped({"value": self.model})  # in case that both are refused
+        return int(getattr(loaded(self.model)[0].config, name))
+
+
+def _within(name: str, number: int, least: int, limit: int) -> int:
+    if isinstance(number, bool) or not least <= number < limit:
+        raise t.TraitError(f"{name}: expected whole numbers from {least} to {limit - 1}, got {number!r}")
+    return number
+
+
 class Text(t.Unicode[str, Any]):
     """A trait that holds a text for a model, of at most ``longest`` characters; a lone surrogate becomes U+FFFD."""
 

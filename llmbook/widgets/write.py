@@ -15,7 +15,7 @@ from ..checks import check_sizes
 from ..generate import next_distribution
 from ..text import CLS, SEP, encode
 from .base import _uniform, table
-from .live import LiveExplorer, Text, loaded, without
+from .live import CuttingExplorer, Text, _within, loaded, without
 from .tokenizers import label
 
 MOST = 64  # tokens written; the module has the same numbers
@@ -36,7 +36,7 @@ class Scored(NamedTuple):
     rank: int | None
 
 
-class WriteExplorer(LiveExplorer):
+class WriteExplorer(CuttingExplorer):
     """A shipped causal language model on the page: it goes on with a text of the reader, token by token.
 
     The model reads ``[CLS]``, the text and what is written so far, of these the last ``max_len`` tokens. Its scores
@@ -83,10 +83,6 @@ class WriteExplorer(LiveExplorer):
     top_k = t.Int(None, allow_none=True).tag(sync=True)
     top_p = t.Float(0.9, allow_none=True).tag(sync=True)
     seed = t.Int(0).tag(sync=True)
-    off = t.List(t.Tuple(t.Int(), t.Int()), []).tag(sync=True)
-    layer = t.Int(0).tag(sync=True)
-    head = t.Int(0).tag(sync=True)
-    view = t.Enum(["matrix", "lines"], "matrix").tag(sync=True)
     query = t.Int(None, allow_none=True).tag(sync=True)
 
     def __init__(self, model: str = "gpt-en", text: str | None = None, **kwargs: Any) -> None:
@@ -107,26 +103,14 @@ class WriteExplorer(LiveExplorer):
             raise t.TraitError(f"top_p: expected None or a number above 0 and at most 1, got {value!r}")
         return None if value is None else float(value)
 
-    @t.validate("top_k", "seed", "layer", "head", "query")
+    @t.validate("top_k", "seed", "query")
     def _whole(self, proposal: Any) -> int | None:
         name, value = proposal["trait"].name, proposal["value"]
         if value is None:
             return None
         if name == "top_k":
             return _within(name, value, 1, self._limit("vocab_size") + 1)
-        limits = {"seed": SEED_LIMIT, "query": SEED_LIMIT}
-        return _within(name, value, 0, limits.get(name) or self._limit(f"n_{name}s"))
-
-    @t.validate("off")
-    def _cut(self, proposal: Any) -> list[tuple[int, int]]:
-        for layer, head in proposal["value"]:
-            _within("off", layer, 0, self._limit("n_layers"))
-            _within("off", head, 0, self._limit("n_heads"))
-        return sorted(set(proposal["value"]))
-
-    def _limit(self, name: str) -> int:
-        self._shipped({"value": self.model})  # in case that both are refused
-        return int(getattr(loaded(self.model)[0].config, name))
+        return _within(name, value, 0, SEED_LIMIT)
 
     @property
     def ids(self) -> list[int]:
@@ -235,9 +219,3 @@ def _draw(p: reference.Array, u: float) -> int:
 @lru_cache
 def _encoded(model: str, text: str) -> tuple[int, ...]:
     return tuple(encode(loaded(model)[1], text))
-
-
-def _within(name: str, number: int, least: int, limit: int) -> int:
-    if isinstance(number, bool) or not least <= number < limit:
-        raise t.TraitError(f"{name}: expected whole numbers from {least} to {limit - 1}, got {number!r}")
-    return number
