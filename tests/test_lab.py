@@ -92,11 +92,8 @@ def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
 def test_kernel_and_explorer_speak_to_each_other(lab, chromium):
     page = chromium.new_page(viewport={"width": 1280, "height": 1000})
     page.set_default_timeout(60_000)
-    page.goto(f"{lab}/try.ipynb")
-    cells = page.locator(".jp-Notebook .jp-CodeCell")
-    cells.nth(0).locator(".cm-content").click()
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
-    page.keyboard.press("Shift+Enter")
+    cells = notebook(page, lab, "try.ipynb")
+    run(page, cells, 0)
 
     explorer = cells.nth(0).locator(".llm-attention")
     explorer.wait_for()
@@ -142,11 +139,8 @@ def test_every_explorer_and_the_kernel_speak_to_each_other(lab, chromium):
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.set_default_timeout(120_000)
-    page.goto(f"{lab}/every.ipynb?reset")  # without the notebook of the other test
-    cells = page.locator(".jp-Notebook .jp-CodeCell")
-    cells.nth(0).locator(".cm-content").click()
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
-    page.keyboard.press("Shift+Enter")
+    cells = notebook(page, lab, "every.ipynb")
+    run(page, cells, 0)
     shown = [cells.nth(i + 1).locator(".llm") for i in range(n)]
     for i, root in enumerate(shown):
         run(page, cells, i + 1)
@@ -180,6 +174,21 @@ def test_every_explorer_and_the_kernel_speak_to_each_other(lab, chromium):
     page.wait_for_function("(tau) => tau.value === '3.6'", arg=tau.element_handle())
     assert problems == []
     page.context.close()
+
+
+def notebook(page, lab, name):
+    """Open a notebook, without those of other tests; its cells, once JupyterLab has its kernel.
+
+    The page calls a notebook idle before that; to run a cell then opens a dialog that asks for a kernel.
+    """
+    page.goto(f"{lab}/{name}?reset")
+    for _ in range(240):
+        sessions = page.request.get(lab.replace("/lab/tree", "/api/sessions")).json()
+        if any(s["path"] == name and s["kernel"]["connections"] and s["kernel"]["execution_state"] == "idle"
+               for s in sessions):  # fmt: skip
+            return page.locator(".jp-Notebook .jp-CodeCell")
+        page.wait_for_timeout(500)
+    pytest.fail(f"no kernel: {sessions}")
 
 
 def run(page, cells, index):
