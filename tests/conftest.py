@@ -12,6 +12,7 @@ import browser as browser_tool
 import pytest
 import torch
 import website
+from filelock import FileLock
 from helpers import no_cuda
 
 from llmbook.widgets import EXPLORERS
@@ -32,9 +33,16 @@ def device(request):
 
 
 @pytest.fixture(scope="session")
-def site():
-    """The folder of the built site; only what changed since the last build is built again."""
-    subprocess.run([sys.executable, ROOT / "tools" / "website.py", "build"], cwd=ROOT, check=True)
+def site(tmp_path_factory, testrun_uid):
+    """The folder of the built site; only what changed since the last build is built again, and once a run.
+
+    A second process of the same run must not build: it would write files that the first one's browser reads.
+    """
+    built = tmp_path_factory.getbasetemp().parent / f"site-{testrun_uid}"
+    with FileLock(f"{built}.lock"):
+        if not built.exists():
+            subprocess.run([sys.executable, ROOT / "tools" / "website.py", "build"], cwd=ROOT, check=True)
+            built.touch()
     return website.SITE
 
 

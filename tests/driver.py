@@ -85,6 +85,9 @@ def drawn(root):
 
 # Scripts that run on the page.
 
+# the weights that the names of a map's cells tell
+TOLD = "all => all.map((cell) => Number(cell.ariaLabel.split(': ').at(-1)))"
+
 # bring each explorer on the screen, so that it is mounted, and load its model if it has one
 MOUNT = """async () => {
   const until = async (there, host) => {

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from driver import CONTRAST, LEFT, RENDER, Driver, displayed, shades, state
+from driver import CONTRAST, LEFT, RENDER, TOLD, Driver, displayed, shades, state
 from traitlets import TraitError
 
 import llmbook
@@ -250,10 +250,8 @@ class Page(Driver):
         grid, picture = panel.get_by_role("grid"), panel.get_by_role("img")
         assert (grid.is_visible(), picture.is_visible()) == (t.view == "matrix", t.view == "lines")
         if t.view == "matrix":
-            said = grid.locator(".llm-heat").evaluate_all(
-                "all => all.map((c) => Number(c.ariaLabel.split(': ').at(-1)))"
-            )
-            assert said == pytest.approx(map.flatten().tolist(), abs=5.01e-4)
+            told = grid.locator(".llm-heat").evaluate_all(TOLD)
+            assert told == pytest.approx(map.flatten().tolist(), abs=1e-9)
             assert (shades(grid.locator("path"), map.shape) - map).abs().max() <= 0.0101
             own = shades(grid.locator("svg > path"), map.shape).any(-1).tolist()  # drawn apart: the chosen one
             assert own == [i == t.query for i in range(len(t.tokens))]

@@ -30,25 +30,33 @@ def scroll_through(page):
     page.wait_for_function("!document.querySelector('.llm-explorer:not(:has(.llm))')")
 
 
+def is_whole(page, edition):
+    scroll_through(page)
+    page.wait_for_function("!document.querySelector('article .math:not(:has(mjx-container))')")
+    assert page.locator("mjx-merror").count() == 0
+    assert page.locator("html").get_attribute("lang")[:2] == edition
+
+
+def title_of(source):
+    return " ".join(html.unescape(re.search(r"<title>(.*?)</title>", source, re.S)[1]).split())
+
+
 @pytest.mark.parametrize("edition", ["en", "zh"])
 @pytest.mark.parametrize("name", pages())
 def test_every_page_is_whole(visit, http, edition, name):
     with visit(f"{http}/{edition}/{name}.html") as page:
-        scroll_through(page)
-        page.wait_for_function("!document.querySelector('article .math:not(:has(mjx-container))')")
-        assert page.locator("mjx-merror").count() == 0
-        assert page.locator("html").get_attribute("lang")[:2] == edition
-        other = page.locator(".language-switch").get_attribute("href")
-        there = page.request.get(urljoin(page.url, other)).text()
-        assert urljoin(page.url, other) == f"{http}/{'en' if edition == 'zh' else 'zh'}/{name}.html"
-        assert re.search(r"<title>(.*?)</title>", there)[1] != html.escape(page.title(), quote=False)
+        is_whole(page, edition)
+        other = urljoin(page.url, page.locator(".language-switch").get_attribute("href"))
+        assert other == f"{http}/{'en' if edition == 'zh' else 'zh'}/{name}.html"
+        title, other_title = (title_of(page.request.get(url).text()) for url in (page.url, other))
+        assert title == page.title() != other_title
 
 
 @pytest.mark.parametrize("edition", ["en", "zh"])
 @pytest.mark.parametrize("name", pages())
-def test_a_narrow_page_from_the_disk_does_not_scroll_sideways(visit, site, edition, name):
+def test_a_narrow_page_from_the_disk_is_whole_and_does_not_scroll_sideways(visit, site, edition, name):
     with visit(f"{site.as_uri()}/{edition}/{name}.html", width=390) as page:
-        scroll_through(page)
+        is_whole(page, edition)
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
             page.wait_for_selector(f"html[data-theme={scheme}]", state="attached")

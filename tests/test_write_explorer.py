@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from driver import CONTRAST, KERNEL, LEFT, RENDER, Driver, displayed, state
+from driver import CONTRAST, KERNEL, LEFT, RENDER, TOLD, Driver, displayed, state
 from traitlets import TraitError
 
 import llmbook
@@ -383,9 +383,7 @@ def test_heads_are_cut_and_their_maps_are_the_model_s(visit, stage):
         driver.agrees(off=[(0, 5), (1, 2)], layer=0, head=5)
         assert driver.root.locator(".llm-small.llm-cut").count() == 2
         n = len(twin.ids)
-        weights = driver.root.locator(".llm-heat:not(.llm-masked)").evaluate_all(
-            "all => all.map((c) => Number(c.ariaLabel.split(': ').at(-1)))"
-        )
+        weights = driver.root.locator(".llm-heat:not(.llm-masked)").evaluate_all(TOLD)
         expected = [twin.attention[0, 5, i, j] for i in range(n) for j in range(i + 1)]
         assert weights == pytest.approx(expected, abs=6e-4)
         driver.button("lines").click()
